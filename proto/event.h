@@ -1,13 +1,15 @@
 /* proto/event.h - what stands in the logs: one flat event, as stream fields and as JSON.
  *
- * What     an entry of a command log, a task for a bot, and a fact in a fact log are all a struct event: a type and those of
- *          the fields below that it uses. An absent field is empty or 0 and is not written.
- * Forms    stream fields (name, value, name, value ...) in `in:{k}` and `bot:<name>`; a JSON object with the same names in
- *          `out:{k}`. Both keep the table's order, so equal events have equal bytes.
+ * What     an entry of a command log, a task for a bot, and a fact in a fact log are all a struct event: a
+ *          type and those of the fields below that it uses. An absent field is empty or 0 and not written.
+ * Forms    stream fields (name, value, name, value ...) in `in:{k}` and `bot:<name>`; a JSON object with the
+ *          same names in `out:{k}`. Both keep the table's order, so equal events have equal bytes.
  * Source   proto/schema/event.json, golden files in tests/vectors/proto
  */
 #ifndef PROTO_EVENT_H
 #define PROTO_EVENT_H
+
+/* clang-format off */ /* tables with a note on each line */
 
 #include "base/json.h"
 #include "base/str.h"
@@ -24,7 +26,7 @@
     X(AGENT_TRANSFER, "agent.transfer") /* conv, agent, control, queue, reason */                           \
     X(AGENT_CLOSE, "agent.close")       /* conv, agent, control */                                          \
     /* between partitions */                                                                               \
-    X(NEED, "need")                     /* to the desk: conv, ticket, queue, skills, priority, agent (last) */ \
+    X(NEED, "need")                   /* to the desk: conv, ticket, queue, skills, priority, agent (last) */ \
     X(CANCEL, "cancel")                 /* to the desk: conv, ticket */                                     \
     X(REFUSED, "refused")               /* to the desk: conv, ticket, agent: the slot is free again */      \
     X(RELEASED, "released")             /* to the desk: conv, ticket, agent */                              \
@@ -101,10 +103,10 @@ struct event {
 
 #define EVENT_FIELD_COUNT 29           /* fields, the type included; checked in event.c */
 #define EVENT_TEXT_MAX_BYTES 65536     /* any single field but data */
-#define EVENT_DATA_MAX_BYTES 262144    /* an entry as data: JSON may make six bytes of one of MSG_TEXT_MAX_BYTES, and the rest */
+#define EVENT_DATA_MAX_BYTES 262144 /* an entry: JSON may make 6 bytes of each of MSG_TEXT_MAX_BYTES */
 #define EVENT_DATA_DEPTH_MAX 24        /* of sl_json_parse's 32: an event in a list in an answer still fits */
 
-/* Stream fields: name, value, name, value ... borrowed from the event, the tables, and `scratch` (integers). */
+/* Stream fields: name, value, name, value ... borrowed from the event, the tables, `scratch` (integers). */
 struct event_fields {
     size_t count;                      /* strings, twice the number of fields */
     struct sl_str item[EVENT_FIELD_COUNT * 2];
@@ -113,13 +115,16 @@ struct event_fields {
 const char *event_type_name(enum event_type t);
 bool event_type_from(struct sl_str word, enum event_type *out);
 void event_to_fields(const struct event *ev, struct event_fields *out);
-/* Borrows from the items. Refuses (EINVAL) an unknown type, an odd count, a repeated field, a malformed integer,
- * invalid UTF-8, an over-long field, data that is not well-formed JSON; ignores unknown field names, so that an older
- * reader can read a newer writer. No memory is taken. */
-sl_err event_from_fields(const struct sl_str *items, size_t count, struct event *out, struct sl_fail *why) SL_MUST_CHECK;
+/* Borrows from the items. Refuses (EINVAL) an unknown type, an odd count, a repeated field, a malformed
+ * integer, invalid UTF-8, an over-long field, data that is not well-formed JSON; ignores unknown field names,
+ * so that an older reader can read a newer writer. No memory is taken. */
+sl_err event_from_fields(const struct sl_str *items, size_t count, struct event *out,
+                         struct sl_fail *why) SL_MUST_CHECK;
 /* {"t":"task","c":...}; data is written as it is, so it must be JSON. */
 void event_to_json(const struct event *ev, struct sl_json *j, const char *key);
-/* The same checks. data comes back byte for byte. The result borrows from *hold, which the caller json_decrefs. */
-sl_err event_from_json(struct sl_str json, struct event *out, json_t **hold, struct sl_fail *why) SL_MUST_CHECK;
+/* The same checks. data comes back byte for byte. The result borrows from *hold, which the caller
+ * json_decrefs. */
+sl_err event_from_json(struct sl_str json, struct event *out, json_t **hold,
+                       struct sl_fail *why) SL_MUST_CHECK;
 
 #endif

@@ -1,10 +1,12 @@
-/* proto/frame.h - sluice.v1, the one WebSocket protocol of visitors and agents. docs/protocol.md is its manual.
+/* proto/frame.h - sluice.v1, the one WebSocket protocol of visitors and agents; its manual: docs/protocol.md
  *
- * What     parse a client's frame, write a server's. Text JSON, one frame a WebSocket message, or an array of frames.
+ * What     parse a client's frame, write a server's. Text JSON, one frame a WebSocket message, or an array.
  * Names    topic = what one subscribes to ("me", "conv:<id>", "queue"); position = [generation, number].
  */
 #ifndef PROTO_FRAME_H
 #define PROTO_FRAME_H
+
+/* clang-format off */ /* tables with a note on each line */
 
 #include "base/json.h"
 #include "base/str.h"
@@ -13,6 +15,8 @@
 #define FRAME_MAX_BYTES 65536            /* one WebSocket message, whole */
 #define FRAME_BATCH_MAX 64               /* frames in one array */
 #define FRAME_TOPICS_MAX 64              /* resume positions in one hello */
+#define FRAME_TOKEN_MAX_BYTES 4096       /* of hello: an opaque token of ours or a signed one of the site's */
+#define FRAME_REASON_MAX_BYTES 1024      /* of conv.transfer */
 
 /* Close codes: 4400 + the sense of HTTP's 4xx; 1012 and 1013 from the IANA registry of RFC 6455 11.7. */
 #define FRAME_CLOSES(X)                                                        \
@@ -77,11 +81,16 @@ struct frame {
     enum frame_command command;
     uint64_t n;                          /* number in (session, topic): 1, 2, 3 ... */
     struct sl_str kind, text, data_json, reply_to, queue, reason, state, trace;
-    int64_t control, ticket, score;
+    int64_t control, ticket, score;      /* 0 when absent */
 };
-/* Parses one WebSocket message. `each` is called for every frame in it, in order; a false return stops. Nothing is called when
- * any frame of the message is malformed. data_json is re-serialised into an arena that lives until return. */
-sl_err frame_parse(struct sl_str text, bool (*each)(void *arg, const struct frame *f), void *arg, struct sl_fail *why) SL_MUST_CHECK;
+/* Parses one WebSocket message. `each` is called for every frame in it, in order; a false return stops.
+ * Nothing is called when any frame of the message is malformed. All strings live until return; data_json is
+ * re-serialised. Returns SL_OK also when `each` stopped; SL_ETOOBIG (close 4413) or SL_EINVAL (close 4400)
+ * with *why, which names the member and never quotes the peer. */
+sl_err frame_parse(struct sl_str text, bool (*each)(void *arg, const struct frame *f), void *arg,
+                   struct sl_fail *why) SL_MUST_CHECK;
+/* "me", "queue" or "conv:<conversation id>". */
+bool frame_topic_ok(struct sl_str topic);
 
 struct frame_welcome {
     struct sl_str session, me_json;
@@ -90,14 +99,21 @@ struct frame_welcome {
     uint64_t last_n;                     /* last number accepted in (session, "me") */
 };
 void frame_write_welcome(struct sl_buf *out, const struct frame_welcome *w);
-void frame_write_ok(struct sl_buf *out, struct sl_str id, struct sl_str topic, uint64_t gen, uint64_t number, struct sl_str snap_json,
-                    uint64_t last_n);
-void frame_write_event(struct sl_buf *out, struct sl_str topic, uint64_t gen, uint64_t number, struct sl_str entry_json);
+/* Every writer adds one frame, whole. A position of generation 0 and an empty id, topic or snapshot are left
+ * out. */
+void frame_write_ok(struct sl_buf *out, struct sl_str id, struct sl_str topic, uint64_t gen, uint64_t number,
+                    struct sl_str snap_json, uint64_t last_n);
+void frame_write_event(struct sl_buf *out, struct sl_str topic, uint64_t gen, uint64_t number,
+                       struct sl_str entry_json);
 void frame_write_hint(struct sl_buf *out, struct sl_str topic, struct sl_str json);
 void frame_write_ack(struct sl_buf *out, struct sl_str id, uint64_t n);
-void frame_write_result(struct sl_buf *out, struct sl_str id, struct sl_str topic, uint64_t gen, uint64_t number);
-void frame_write_refusal(struct sl_buf *out, struct sl_str id, struct sl_str refusal_json);     /* res with ok:false */
-void frame_write_error(struct sl_buf *out, struct sl_str id, sl_err code, const char *text, uint64_t expected_n);
+void frame_write_result(struct sl_buf *out, struct sl_str id, struct sl_str topic, uint64_t gen,
+                        uint64_t number);
+/* res with ok:false; the members of refusal_json, {"code","text"}, stand in it. */
+void frame_write_refusal(struct sl_buf *out, struct sl_str id, struct sl_str refusal_json);
+/* text NULL: the words of the code. expected_n 0: left out. */
+void frame_write_error(struct sl_buf *out, struct sl_str id, sl_err code, const char *text,
+                       uint64_t expected_n);
 void frame_write_gap(struct sl_buf *out, struct sl_str topic, uint64_t gen, uint64_t number);
 void frame_write_pong(struct sl_buf *out);
 void frame_write_bye(struct sl_buf *out, int code, uint64_t after_min_ms, uint64_t after_max_ms);

@@ -3,7 +3,7 @@
 #include "proto/keys.h"
 #include "proto/proto_priv.h"
 
-#define DATA_DEPTH_MAX                                                                                       \
+#define MSG_DATA_DEPTH_MAX                                                                                   \
     16 /* of sl_json_parse's 32: data stands in a message, in an entry, in an event, in an answer */
 
 static const struct sl_str author_names[] = {
@@ -158,10 +158,10 @@ static sl_err check_data(struct sl_str data, struct sl_fail *why)
     if (data.len > MSG_DATA_MAX_BYTES)
         return sl_fail_set(why, SL_ETOOBIG, 0, "message: \"data\" is longer than %d bytes",
                            MSG_DATA_MAX_BYTES);
-    if (data.ptr[0] != '{' || !sl_str_utf8(data) || !msg_json_ok(data, DATA_DEPTH_MAX))
+    if (data.ptr[0] != '{' || !sl_str_utf8(data) || !msg_json_ok(data, MSG_DATA_DEPTH_MAX))
         return sl_fail_set(why, SL_EINVAL, 0,
                            "message: \"data\" is not a JSON object, or nested deeper than %d",
-                           DATA_DEPTH_MAX);
+                           MSG_DATA_DEPTH_MAX);
     json_t *parsed = sl_json_parse(data, why); /* what is left to find: repeated keys, too many values */
     if (parsed == NULL)
         return sl_fail_set(why, SL_EINVAL, 0, "message: \"data\" repeats a member or has too many values");
