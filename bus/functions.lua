@@ -1,0 +1,597 @@
+#!lua name=sluice_1
+-- bus/functions.lua - what Redis does in one step. functions.md lists keys, arguments and replies; bus/memory.c is the same in C.
+--
+-- Rule     validate first, write last: Redis does not roll a Function back. After the first write nothing may fail.
+-- Numbers  arrive and are stored as strings of at most 15 digits, so they are exact in Lua; never tostring() them.
+-- Lists    are walked, never unpacked beyond UNPACK_MAX values (Lua's stack ends at 8,000).
+-- Mutants  a test build may drop the lines marked "@mutant NAME" at load; nothing else may depend on such a line.
+
+local UNPACK_MAX = 4000
+local IN_LOG = '1000000000000000'      -- score of a timer whose event stands in the command log
+local SESSION_ANSWERS = 16             -- a session remembers the entries of its last frames
+local FIELD_BYTES_MAX = 65536          -- one value of an answer
+local ANSWER_BYTES_MAX = 131072
+local ANSWER_STRINGS_MAX = 64
+local ANSWER_LOG_MAX = 100000
+local MAY_HOLD_MAX = 50000             -- a log longer than this is not kept for readers of class may
+local TICK_MAX = 1000
+local FENCED = 'FENCED another owner holds this partition' -- Redis puts ERR before a word that stands alone
+
+-- ---- small helpers ----
+
+local function refuse(words)
+    return redis.error_reply(words)
+end
+
+-- A non-negative integer written in at most 15 digits, or nil.
+local function integer(s)
+    if s and #s <= 15 and string.find(s, '^%d+$') then
+        return tonumber(s)
+    end
+    return nil
+end
+
+local function digits(n)
+    return string.format('%.0f', n)
+end
+
+local function time_ms()
+    local t = redis.call('TIME')
+    return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+end
+
+-- "ms-seq" as two numbers, or nil.
+local function id_parts(id)
+    local ms, seq = string.match(id or '', '^(%d+)-(%d+)$')
+    if not ms or #ms > 15 or #seq > 15 then
+        return nil
+    end
+    return tonumber(ms), tonumber(seq)
+end
+
+local function id_less(a, b)
+    local a_ms, a_seq = id_parts(a)
+    local b_ms, b_seq = id_parts(b)
+    return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
+end
+
+local function id_after(id)
+    local ms, seq = id_parts(id)
+    return digits(ms) .. '-' .. digits(seq + 1)
+end
+
+local function is_type(key, wanted)
+    local t = redis.call('TYPE', key).ok
+    return t == wanted or t == 'none'
+end
+
+local function last_id(stream)
+    if redis.call('EXISTS', stream) == 0 then
+        return '0-0'
+    end
+    local info = redis.call('XINFO', 'STREAM', stream)
+    for i = 1, #info, 2 do
+        if info[i] == 'last-generated-id' then
+            return info[i + 1]
+        end
+    end
+    return '0-0'
+end
+
+local function next_due(timers)
+    local first = redis.call('ZRANGEBYSCORE', timers, '-inf', '(' .. IN_LOG, 'WITHSCORES', 'LIMIT', 0, 1)
+    return first[2] or ''
+end
+
+-- The lease epoch and the run id are what makes a writer the owner; the lease itself only says when another may take over.
+local function owns(meta, epoch, run)
+    local m = redis.call('HMGET', meta, 'epoch', 'run')
+    return m[1] == epoch and m[2] == run
+end
+
+-- Sections: a count at `at`, then count items of `width` arguments. Returns first index, count, index after; nil when short.
+local function section(a, at, width)
+    local count = integer(a[at])
+    if not count or at + count * width > #a then
+        return nil
+    end
+    return at + 1, count, at + 1 + count * width
+end
+
+-- Name and value pairs for one XADD: a count of strings, then the strings.
+local function pairs_section(a, at)
+    local first, count, after = section(a, at, 1)
+    if not first or count % 2 ~= 0 or count > UNPACK_MAX then
+        return nil
+    end
+    return first, count, after
+end
+
+-- (destination, position) pairs, at `at` to the end. "@" is an entry id, others are numbers.
+local function check_relay(a, first, count)
+    for i = first, first + 2 * count - 1, 2 do
+        if a[i] == '@' then
+            if not id_parts(a[i + 1]) then return false end
+        elseif not integer(a[i + 1]) then
+            return false
+        end
+    end
+    return true
+end
+
+local function write_relay(relay, a, first, count)
+    for i = first, first + 2 * count - 1, 2 do
+        redis.call('HSET', relay, a[i], a[i + 1])
+    end
+end
+
+-- ---- accept: check for repeats, order, room and rate; append ----
+
+-- What the session's token bucket holds at `now`, and how long until it holds one.
+local function tokens_at(stored, at, now, rate, burst)
+    local tokens = burst
+    if stored and at then
+        tokens = math.min(burst, tonumber(stored) + math.max(0, now - tonumber(at)) * rate / 1000)
+    end
+    return tokens, math.ceil((1 - tokens) * 1000 / math.max(rate, 1))
+end
+
+local function accept(keys, a)
+    local mode, what, cap = a[1], a[2], integer(a[3])
+    local rate, burst, ttl = integer(a[4]), integer(a[5]), integer(a[6])
+    local first, count, after = pairs_section(a, 7)
+    if not (cap and rate and burst and ttl and first) or count == 0 or after ~= #a + 1 then
+        return refuse('BAD counts')
+    end
+    local log, session, number, tokens, now = keys[1], keys[2], nil, nil, nil
+    if mode == 'n' then
+        number = integer(what)
+        if not number or number == 0 or not session then return refuse('BAD number') end
+        local slot = 'e' .. digits(number % SESSION_ANSWERS)
+        local s = redis.call('HMGET', session, 'n', slot, 'k', 't')
+        local last = tonumber(s[1] or '0')
+        if number <= last then
+            return {'dup', (number > last - SESSION_ANSWERS and s[2]) or ''}
+        end
+        if number > last + 1 then
+            return refuse('GAP ' .. digits(last))
+        end
+        if rate > 0 then
+            now = time_ms()
+            local retry_ms
+            tokens, retry_ms = tokens_at(s[3], s[4], now, rate, math.max(burst, 1))
+            if tokens < 1 then return refuse('RATE ' .. digits(retry_ms)) end
+        end
+    elseif mode == 'i' then
+        if not session then return refuse('BAD buckets') end
+        for i = 2, #keys do
+            local entry = redis.call('HGET', keys[i], what)
+            if entry then return {'dup', entry} end
+        end
+    elseif mode ~= '-' then
+        return refuse('BAD mode')
+    end
+    local length = redis.call('XLEN', log)
+    if length >= cap then
+        return refuse('FULL ' .. digits(length))
+    end
+    local entry = redis.call('XADD', log, '*', unpack(a, first, after - 1))
+    if mode == 'n' then
+        redis.call('HSET', session, 'n', digits(number), 'e' .. digits(number % SESSION_ANSWERS), entry)
+        if tokens then
+            redis.call('HSET', session, 'k', string.format('%.3f', tokens - 1), 't', digits(now))
+        end
+        redis.call('PEXPIRE', session, digits(ttl))
+    elseif mode == 'i' then
+        redis.call('HSET', keys[2], what, entry)
+        redis.call('PEXPIRE', keys[2], digits(ttl), 'NX')
+    end
+    return {'ok', entry}
+end
+
+-- ---- the lease ----
+
+-- How often was the partition taken over at this very offset with entries pending? The same run taking it again has survived them.
+local function count_try(m, run, offset, has_pending)
+    if not has_pending then
+        return 0
+    end
+    local tries = tonumber(m.tries or '0')
+    if m.tried ~= offset then
+        return 1
+    end
+    if m.run == run then
+        return math.max(tries, 1)
+    end
+    return tries + 1
+end
+
+local function read_meta(meta)
+    local names = {'epoch', 'run', 'until', 'offset', 'now', 'gen', 'tries', 'tried'}
+    local values = redis.call('HMGET', meta, unpack(names))
+    local m = {}
+    for i, name in ipairs(names) do
+        m[name] = values[i] or nil
+    end
+    return m
+end
+
+local function acquire(keys, a)
+    local run, clock, lease = a[1], integer(a[2]), integer(a[3])
+    if not run or run == '' or not clock or not lease or not a[4] then
+        return refuse('BAD arguments')
+    end
+    local meta, log, timers = keys[1], keys[2], keys[3]
+    local time, m = time_ms(), read_meta(meta)
+    local left = tonumber(m['until'] or '0') - time
+    if m.run and m.run ~= run and left > 0 then
+        return {'held', m.run, left}
+    end
+    local offset, last = m.offset or '0-0', last_id(log)
+    local epoch = math.max(tonumber(m.epoch or '0') + 1, time)
+    local is_lost = a[4] == '1'
+    if id_less(last, offset) then
+        is_lost, offset = true, last -- or entries appended by a slower clock would lie before the offset, never to be read
+    end
+    local gen = (is_lost or not m.gen) and epoch or tonumber(m.gen)
+    local tries = count_try(m, run, offset, id_less(offset, last))
+    local now = math.max(tonumber(m.now or '0'), math.min(clock, time))
+    local due = next_due(timers)
+    local numbers, relayed = redis.call('HGETALL', keys[4]), redis.call('HGETALL', keys[5])
+    redis.call('HSET', meta, 'epoch', digits(epoch), 'run', run, 'until', digits(time + lease), 'offset', offset,
+               'gen', digits(gen), 'tries', digits(tries), 'tried', offset)
+    return {'ok', epoch, offset, now, gen, tries, last, due, numbers, relayed}
+end
+
+local function renew(keys, a)
+    local lease = integer(a[3])
+    if not lease then return refuse('BAD arguments') end
+    if not owns(keys[1], a[1], a[2]) then return refuse(FENCED) end -- @mutant no-epoch
+    redis.call('HSET', keys[1], 'until', digits(time_ms() + lease))
+    return redis.status_reply('OK')
+end
+
+local function release(keys, a)
+    local first, count, after = section(a, 3, 2)
+    if not first or after ~= #a + 1 or not check_relay(a, first, count) or not is_type(keys[2], 'hash') then
+        return refuse('BAD relay positions')
+    end
+    if not owns(keys[1], a[1], a[2]) then return refuse(FENCED) end
+    write_relay(keys[2], a, first, count)
+    redis.call('HDEL', keys[1], 'run', 'until', 'tries', 'tried')
+    return redis.status_reply('OK')
+end
+
+local function relay(keys, a)
+    local first, count, after = section(a, 3, 2)
+    if not first or after ~= #a + 1 or not check_relay(a, first, count) or not is_type(keys[2], 'hash') then
+        return refuse('BAD relay positions')
+    end
+    if not owns(keys[1], a[1], a[2]) then return refuse(FENCED) end
+    write_relay(keys[2], a, first, count)
+    return redis.status_reply('OK')
+end
+
+-- ---- commit ----
+
+-- Where the eight sections lie: c[i] = {first, count}. Dead letters have items of different lengths: c.dead lists them.
+local function parse_sections(a)
+    local widths = {5, 4, 0, 2, 3, 2}
+    local c, at = {dead = {}}, 9
+    for i = 1, 6 do
+        local first, count, after
+        if i == 3 then
+            first, count, after = pairs_section(a, at)
+        else
+            first, count, after = section(a, at, widths[i])
+        end
+        if not first then return nil end
+        c[i], at = {first, count}, after
+    end
+    local dead_count = integer(a[at])
+    if not dead_count then return nil end
+    at = at + 1
+    for i = 1, dead_count do
+        local first, count, after = pairs_section(a, at + 2)
+        if not first then return nil end
+        c.dead[i], at = {at, first, count}, after
+    end
+    local first, count, after = section(a, at, 2)
+    if not first or after ~= #a + 1 then return nil end
+    c[8] = {first, count}
+    return c
+end
+
+local function check_states(a, c, tag)
+    for i = c[1][1], c[1][1] + 5 * c[1][2] - 1, 5 do
+        local key, op = a[i], a[i + 1]
+        if not string.find(key, tag, 1, true) or not is_type(key, 'hash') then
+            return 'state ' .. key
+        end
+        if op == 'd' then
+            if a[i + 2] ~= '' and (not string.find(a[i + 2], tag, 1, true) or not is_type(a[i + 2], 'list')) then
+                return 'log of state ' .. key
+            end
+        elseif op ~= 's' or not integer(a[i + 3]) or not integer(a[i + 4]) then
+            return 'operation on state ' .. key
+        end
+    end
+    return nil
+end
+
+-- Fills logs: in order of appearance, {log, state, base, length after this commit}.
+local function check_history(a, c, tag, logs)
+    local seen = {}
+    for i = c[2][1], c[2][1] + 4 * c[2][2] - 1, 4 do
+        local log, state, number = a[i], a[i + 1], integer(a[i + 2])
+        local h = seen[log]
+        if not h then
+            if not string.find(log, tag, 1, true) or not is_type(log, 'list') then return 'log ' .. log end
+            if not string.find(state, tag, 1, true) or not is_type(state, 'hash') then return 'state of log ' .. log end
+            h = {log, state, tonumber(redis.call('HGET', state, 'b') or '0'), redis.call('LLEN', log)}
+            seen[log] = h
+            logs[#logs + 1] = h
+        end
+        if state ~= h[2] then return 'two states of log ' .. log end
+        h[4] = h[4] + 1
+        if number ~= h[3] + h[4] then
+            return 'number in ' .. log .. ': ' .. digits(h[3] + h[4]) .. ' is next'
+        end
+    end
+    return nil
+end
+
+local function check_numbers(a, c, numbers)
+    for i = c[4][1], c[4][1] + 2 * c[4][2] - 1, 2 do
+        local number = integer(a[i + 1])
+        if not number or number < tonumber(redis.call('HGET', numbers, a[i]) or '0') then
+            return 'fact number for ' .. a[i]
+        end
+    end
+    return nil
+end
+
+local function check_timers(a, c)
+    for i = c[5][1], c[5][1] + 3 * c[5][2] - 1, 3 do
+        local op = a[i]
+        if op == '+' then
+            if not integer(a[i + 2]) or not string.find(a[i + 1], '^.+|[^|]+|%d+$') then return 'timer ' .. a[i + 1] end
+        elseif op ~= '-' then
+            return 'timer operation'
+        end
+    end
+    return nil
+end
+
+local function check_keys(keys)
+    local types = {'hash', 'stream', 'stream', 'zset', 'hash', 'hash', 'stream'}
+    for i = 1, 7 do
+        if not is_type(keys[i], types[i]) then return 'type of ' .. keys[i] end
+    end
+    return nil
+end
+
+local function write_history(a, c, logs, keep)
+    for i = c[2][1], c[2][1] + 4 * c[2][2] - 1, 4 do
+        redis.call('RPUSH', a[i], a[i + 3])
+    end
+    for _, h in ipairs(logs) do
+        if keep > 0 and h[4] > keep + 100 then
+            redis.call('LTRIM', h[1], digits(-keep), '-1')
+            redis.call('HSET', h[2], 'b', digits(h[3] + h[4] - keep))
+        end
+    end
+end
+
+local function write_states(a, c)
+    for i = c[1][1], c[1][1] + 5 * c[1][2] - 1, 5 do
+        if a[i + 1] == 's' then
+            redis.call('HSET', a[i], 's', a[i + 2], 'n', a[i + 3], 'v', a[i + 4])
+        else
+            redis.call('DEL', a[i])
+            if a[i + 2] ~= '' then redis.call('DEL', a[i + 2]) end
+        end
+    end
+end
+
+local function write_timers(a, c, timers)
+    for i = c[5][1], c[5][1] + 3 * c[5][2] - 1, 3 do
+        if a[i] == '+' then
+            redis.call('ZADD', timers, a[i + 2], a[i + 1])
+        else
+            redis.call('ZREM', timers, a[i + 1])
+        end
+    end
+end
+
+local function write_dead(a, c, dead)
+    for _, d in ipairs(c.dead) do
+        redis.call('XADD', dead, '*', 'e', a[d[1]], 'r', a[d[1] + 1], unpack(a, d[2], d[2] + d[3] - 1))
+    end
+end
+
+local function commit(keys, a)
+    local meta = keys[1]
+    if not owns(meta, a[1], a[2]) then return refuse(FENCED) end -- @mutant no-epoch
+    local stored = redis.call('HMGET', meta, 'offset', 'now')
+    local offset = stored[1] or '0-0'
+    if offset ~= a[3] then return refuse('MOVED_OFFSET ' .. offset) end -- @mutant no-offset
+    local now, lease, keep = integer(a[5]), integer(a[6]), integer(a[8])
+    if not now or not lease or not keep or not id_parts(a[3]) or not id_parts(a[4]) or id_less(a[4], a[3]) then
+        return refuse('BAD arguments')
+    end
+    if now < tonumber(stored[2] or '0') then return refuse('BAD now: it would run back') end
+    local c = parse_sections(a)
+    if not c then return refuse('BAD counts') end
+    local tag, logs = '{' .. a[7] .. '}', {}
+    local why = check_keys(keys) or check_states(a, c, tag) or check_history(a, c, tag, logs)
+        or check_numbers(a, c, keys[5]) or check_timers(a, c)
+    if why then return refuse('BAD ' .. why) end
+    if not check_relay(a, c[6][1], c[6][2]) then return refuse('BAD relay positions') end
+
+    write_history(a, c, logs, keep)
+    write_states(a, c)
+    local out_id = ''
+    if c[3][2] > 0 then
+        out_id = redis.call('XADD', keys[3], '*', unpack(a, c[3][1], c[3][1] + c[3][2] - 1))
+    end
+    for i = c[4][1], c[4][1] + 2 * c[4][2] - 1, 2 do
+        redis.call('HSET', keys[5], a[i], a[i + 1])
+    end
+    write_timers(a, c, keys[4])
+    write_relay(keys[6], a, c[6][1], c[6][2])
+    write_dead(a, c, keys[7])
+    redis.call('HSET', meta, 'offset', a[4], 'now', a[5], 'until', digits(time_ms() + lease))
+    for i = c[8][1], c[8][1] + 2 * c[8][2] - 1, 2 do
+        redis.call('PUBLISH', a[i], a[i + 1])
+    end
+    return {'ok', out_id}
+end
+
+-- ---- deliver: the next number is appended, an earlier one dropped, a gap refused, a fork taken and counted ----
+
+-- Where each fact's strings begin and how many they are; nil when the counts do not add up.
+local function parse_facts(a, at)
+    local facts, count = {}, integer(a[at])
+    if not count then return nil end
+    at = at + 1
+    for i = 1, count do
+        local first, strings, after = pairs_section(a, at)
+        if not first or strings == 0 then return nil end
+        facts[i], at = {first, strings}, after
+    end
+    return at == #a + 1 and facts or nil
+end
+
+local function deliver(keys, a)
+    local destination, from, k = keys[1], keys[2], a[1]
+    local epoch, first, trim_ms = integer(a[2]), integer(a[3]), integer(a[4])
+    local facts = parse_facts(a, 5)
+    if not k or not epoch or not first or first == 0 or not trim_ms or not facts then return refuse('BAD counts') end
+    if not is_type(destination, 'stream') or not is_type(from, 'hash') then return refuse('BAD type of ' .. destination) end
+    local mark, mark_epoch = string.match(redis.call('HGET', from, k) or '0 0', '^(%d+) (%d+)$')
+    mark, mark_epoch = tonumber(mark), tonumber(mark_epoch)
+    local skip, is_fork = 0, first <= mark and epoch > mark_epoch and #facts > 0
+    if first > mark + 1 then return refuse('GAP ' .. digits(mark)) end -- @mutant deliver-no-gap
+    if not is_fork then skip = math.min(#facts, math.max(0, mark + 1 - first)) end -- @mutant deliver-no-mark
+    for i = skip + 1, #facts do
+        redis.call('XADD', destination, '*', unpack(a, facts[i][1], facts[i][1] + facts[i][2] - 1))
+        mark = first + i - 1
+    end
+    if skip < #facts then redis.call('HSET', from, k, digits(mark) .. ' ' .. digits(epoch)) end
+    if is_fork then redis.call('HINCRBY', from, 'forks', 1) end
+    if trim_ms > 0 then
+        redis.call('XTRIM', destination, 'MINID', digits(math.max(0, time_ms() - trim_ms)))
+    end
+    return mark
+end
+
+-- ---- tick: due timers become events; they leave timers:{k} only in the commit that processes them ----
+
+local function tick(keys, a)
+    local now, limit = integer(a[3]), integer(a[4])
+    if not now or not limit then return refuse('BAD arguments') end
+    if not owns(keys[1], a[1], a[2]) then return refuse(FENCED) end
+    if not is_type(keys[2], 'stream') or not is_type(keys[3], 'zset') then return refuse('BAD type of ' .. keys[2]) end
+    local due = redis.call('ZRANGEBYSCORE', keys[3], '-inf', digits(now), 'LIMIT', 0, math.min(limit, TICK_MAX))
+    local appended = 0
+    for _, member in ipairs(due) do
+        local object, name, gen = string.match(member, '^(.+)|([^|]+)|(%d+)$')
+        if not object then
+            redis.call('ZREM', keys[3], member) -- commit lets no such member in
+        else
+            if tonumber(gen) == 0 then
+                redis.call('XADD', keys[2], '*', 't', 'timer', 'c', object, 'nm', name)
+            else
+                redis.call('XADD', keys[2], '*', 't', 'timer', 'c', object, 'nm', name, 'gen', gen)
+            end
+            redis.call('ZADD', keys[3], IN_LOG, member)
+            appended = appended + 1
+        end
+    end
+    return {appended, next_due(keys[3])}
+end
+
+-- ---- trim: entries that nobody waits for any more ----
+
+-- The position up to which every reader of `log_name` is done, not beyond `done`. A reader of class may holds a log only up
+-- to MAY_HOLD_MAX entries; then its registration says "lapsed" and it goes on from the archive.
+local function done_by_all(tails, log_name, log, done)
+    local registered, may = redis.call('HGETALL', tails), {}
+    for i = 1, #registered, 2 do
+        if string.sub(registered[i], 1, #log_name + 1) == log_name .. ':' then
+            local class, id = string.match(registered[i + 1], '^(%a+) (%d+%-%d+)$')
+            id = id_parts(id) and id or '0-0'
+            if class == 'may' then
+                may[#may + 1] = {registered[i], id}
+            elseif class ~= 'lapsed' and id_less(id, done) then
+                done = id
+            end
+        end
+    end
+    local is_long = redis.call('XLEN', log) > MAY_HOLD_MAX
+    local held = done
+    for _, r in ipairs(may) do
+        if id_less(r[2], done) then
+            if is_long then
+                redis.call('HSET', tails, r[1], 'lapsed ' .. r[2])
+            elseif id_less(r[2], held) then
+                held = r[2]
+            end
+        end
+    end
+    return held
+end
+
+local function trim(keys, a)
+    if not id_parts(a[3]) then return refuse('BAD entry id') end
+    if not owns(keys[1], a[1], a[2]) then return refuse(FENCED) end
+    for i, wanted in ipairs({'hash', 'stream', 'stream', 'hash', 'hash'}) do
+        if not is_type(keys[i], wanted) then return refuse('BAD type of ' .. keys[i]) end
+    end
+    local offset = redis.call('HGET', keys[1], 'offset') or '0-0'
+    local relayed = redis.call('HGET', keys[5], '@') or '0-0'
+    if id_less(a[3], relayed) then relayed = a[3] end
+    redis.call('XTRIM', keys[2], 'MINID', id_after(done_by_all(keys[4], 'in', keys[2], offset)))
+    redis.call('XTRIM', keys[3], 'MINID', id_after(done_by_all(keys[4], 'out', keys[3], relayed)))
+    return {redis.call('XLEN', keys[2]), redis.call('XLEN', keys[3])}
+end
+
+-- ---- for workers and operators ----
+
+local function answer(keys, a)
+    local first, count, after = pairs_section(a, 1)
+    if not first or count == 0 or after ~= #a + 1 then return refuse('BAD counts') end
+    local bytes = 0
+    for i = first, after - 1 do
+        bytes = bytes + #a[i]
+        if #a[i] > FIELD_BYTES_MAX then return refuse('TOOBIG one value') end
+    end
+    if bytes > ANSWER_BYTES_MAX or count > ANSWER_STRINGS_MAX then return refuse('TOOBIG all values') end
+    local length = redis.call('XLEN', keys[1])
+    if length >= ANSWER_LOG_MAX then return refuse('FULL ' .. digits(length)) end
+    return redis.call('XADD', keys[1], '*', unpack(a, first, after - 1))
+end
+
+-- A dead letter is e = entry id, r = reason, then the event: the event goes back to the end of the command log.
+local function redrive(keys, a)
+    if not id_parts(a[1]) then return refuse('BAD entry id') end
+    local found = redis.call('XRANGE', keys[1], a[1], a[1])[1]
+    if not found or #found[2] < 6 or not is_type(keys[2], 'stream') then return refuse('NONE no such dead letter') end
+    local entry = redis.call('XADD', keys[2], '*', unpack(found[2], 5))
+    redis.call('XDEL', keys[1], a[1])
+    return entry
+end
+
+local at_maxmemory = {'allow-oom'}
+redis.register_function{function_name = 'accept_1', callback = accept}
+redis.register_function{function_name = 'acquire_1', callback = acquire, flags = at_maxmemory}
+redis.register_function{function_name = 'renew_1', callback = renew, flags = at_maxmemory}
+redis.register_function{function_name = 'release_1', callback = release, flags = at_maxmemory}
+redis.register_function{function_name = 'commit_1', callback = commit, flags = at_maxmemory}
+redis.register_function{function_name = 'deliver_1', callback = deliver, flags = at_maxmemory}
+redis.register_function{function_name = 'tick_1', callback = tick, flags = at_maxmemory}
+redis.register_function{function_name = 'relay_1', callback = relay, flags = at_maxmemory}
+redis.register_function{function_name = 'trim_1', callback = trim, flags = at_maxmemory}
+redis.register_function{function_name = 'answer_1', callback = answer}
+redis.register_function{function_name = 'redrive_1', callback = redrive}
