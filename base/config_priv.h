@@ -51,8 +51,11 @@ struct sl_config {
 
 /* config.c */
 const struct sl_key *config_key_find(const struct sl_config *cfg, struct sl_str path); /* NULL: no such key */
-bool config_is_section(const struct sl_config *cfg, struct sl_str path);        /* keys stand below it */
-void config_entry_note(struct sl_config *cfg, struct sl_str path, size_t line); /* when path names an entry */
+bool config_is_section(const struct sl_config *cfg, struct sl_str path); /* keys stand below it */
+bool config_is_known(const struct sl_config *cfg,
+                     struct sl_str path); /* a section, a key, or a secret's <key>_file */
+/* Remember the entry, when path names one ("inboxes.web"). */
+void config_entry_note(struct sl_config *cfg, struct sl_str path, struct config_place place);
 bool config_is_name(struct sl_str part);
 /* Take a scalar for path, which may be a secret's <key>_file. */
 sl_err config_set_scalar(struct sl_config *cfg, struct sl_str path, struct sl_str text,
