@@ -36,4 +36,74 @@ bool relay_is_dirty(const struct relay *r);
 struct sl_str
 relay_out_position(const struct relay *r); /* everything up to this out entry was relayed; empty: unknown */
 
+/* ---- one partition ---- */
+
+struct queued {
+    struct queued *next;
+    struct event event; /* type EVENT_NONE: it could not be read; why says how */
+    const char *why;
+    size_t bytes, item_count;
+    struct sl_str *items; /* the entry as it stands in the log; bytes follow in the same block */
+    bool is_to_bury;      /* it goes to the dead letters unstepped, with a placeholder in the history */
+    bool is_bare;         /* not even the placeholder can be written: only the record and the dead letter */
+};
+
+struct part {
+    struct part_config cfg;
+    struct part_events events;
+    void *arg;
+    char tag[KEY_TAG_MAX_BYTES];
+    const struct part_ops *ops;
+    enum part_state state;
+    struct key in, out, meta, timers, numbers, relay_key, tails, dead;
+
+    char run[27];
+    int64_t epoch;
+    char offset[48], new_offset[48];
+    bool was_lost; /* the offset moved back: tell the next acquire that data was lost */
+    unsigned tries;
+    char careful_until[48]; /* one event a commit up to this entry */
+
+    int64_t now_ms; /* the partition's clock */
+    double now_fraction;
+    uint64_t now_read_mono_ms;
+
+    struct queued *first, *last;
+    struct queued *next; /* the first that is not in the open batch; NULL: none */
+    size_t queue_count;
+    bool is_paused;
+
+    struct state_cache *cache;
+    struct effects *fx;
+    size_t batch_count, batch_limit; /* events in the open batch, counted from first */
+    struct queued *batch_last;
+    bool batch_is_open, is_fetching, is_committing, is_housekeeping;
+    unsigned commit_attempts;
+    struct bus_args commit_args, args;
+    struct sl_buf encoded, batch_record;
+
+    struct relay *relay;
+    char reload_from[48];
+    bool is_reload_needed;
+
+    int64_t next_due_ms, due_since_tick_ms; /* INT64_MAX: none */
+    bool is_ticking;
+    unsigned housekeepings;
+    uint64_t lease_sent_mono_ms;
+
+    struct sl_timer retry, tick, house;
+    struct sl_post pump_post;
+    unsigned in_flight; /* callbacks still to come */
+    bool is_freed;
+    uint64_t era; /* raised by every acquire: older answers count for nothing */
+};
+
+/* commit.c: fill p->commit_args from the open batch. The arguments stay as they are until the outcome is
+ * known. */
+void part_commit_build(struct part *p);
+/* FCALL name with its keys; arguments follow. */
+void part_args_function(struct bus_args *a, const char *name, const struct key *const *keys, size_t count);
+void part_args_fence(struct part *p, struct bus_args *a);
+void part_id_set(char out[48], struct sl_str id);
+
 #endif

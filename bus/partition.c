@@ -28,66 +28,6 @@
     2 /* takeovers at one offset: from the second one event a commit, at the third it is buried */
 #define TRIES_BURY 3
 
-struct queued {
-    struct queued *next;
-    struct event event; /* type EVENT_NONE: it could not be read; why says how */
-    const char *why;
-    size_t bytes, item_count;
-    struct sl_str *items; /* the entry as it stands in the log; bytes follow in the same block */
-    bool is_to_bury;      /* it goes to the dead letters unstepped, with a placeholder in the history */
-    bool is_bare;         /* not even the placeholder can be written: only the record and the dead letter */
-};
-
-struct part {
-    struct part_config cfg;
-    struct part_events events;
-    void *arg;
-    char tag[KEY_TAG_MAX_BYTES];
-    const struct part_ops *ops;
-    enum part_state state;
-    struct key in, out, meta, timers, numbers, relay_key, tails, dead;
-
-    char run[27];
-    int64_t epoch;
-    char offset[48], new_offset[48];
-    bool was_lost; /* the offset moved back: tell the next acquire that data was lost */
-    unsigned tries;
-    char careful_until[48]; /* one event a commit up to this entry */
-
-    int64_t now_ms; /* the partition's clock */
-    double now_fraction;
-    uint64_t now_read_mono_ms;
-
-    struct queued *first, *last;
-    struct queued *next; /* the first that is not in the open batch; NULL: none */
-    size_t queue_count;
-    bool is_paused;
-
-    struct state_cache *cache;
-    struct effects *fx;
-    size_t batch_count, batch_limit; /* events in the open batch, counted from first */
-    struct queued *batch_last;
-    bool batch_is_open, is_fetching, is_committing, is_housekeeping;
-    unsigned commit_attempts;
-    struct bus_args commit_args, args;
-    struct sl_buf encoded, batch_record;
-
-    struct relay *relay;
-    char reload_from[48];
-    bool is_reload_needed;
-
-    int64_t next_due_ms, due_since_tick_ms; /* INT64_MAX: none */
-    bool is_ticking;
-    unsigned housekeepings;
-    uint64_t lease_sent_mono_ms;
-
-    struct sl_timer retry, tick, house;
-    struct sl_post pump_post;
-    unsigned in_flight; /* callbacks still to come */
-    bool is_freed;
-    uint64_t era; /* raised by every acquire: older answers count for nothing */
-};
-
 static _Atomic uint64_t stepping_since_mono_ms;
 static _Atomic uint64_t steps_count;
 static void (*poison_hook)(void *);
@@ -96,6 +36,7 @@ static void *poison_arg;
 static void pump(struct part *p);
 static void commit_send(struct part *p);
 static void reload(struct part *p);
+static void batch_drop(struct part *p);
 static void tick_arm(struct part *p);
 
 uint64_t part_stepping_since_mono_ms(void)
@@ -168,7 +109,7 @@ static sl_err part_send(struct part *p, const struct bus_args *args,
     return SL_OK;
 }
 
-static void args_function(struct bus_args *a, const char *name, const struct key *const *keys, size_t count)
+void part_args_function(struct bus_args *a, const char *name, const struct key *const *keys, size_t count)
 {
     bus_args_clear(a);
     bus_args_c(a, "FCALL");
@@ -178,13 +119,13 @@ static void args_function(struct bus_args *a, const char *name, const struct key
         bus_args_key(a, keys[i]);
 }
 
-static void args_fence(struct part *p, struct bus_args *a)
+void part_args_fence(struct part *p, struct bus_args *a)
 {
     bus_args_int(a, p->epoch);
     bus_args_c(a, p->run);
 }
 
-static void id_set(char out[48], struct sl_str id)
+void part_id_set(char out[48], struct sl_str id)
 {
     size_t n = id.len < 47 ? id.len : 47;
     memcpy(out, id.ptr, n);
@@ -354,12 +295,12 @@ static void set_numbers(struct part *p, const struct bus_value *flat)
 
 static void set_marks(struct part *p, const struct bus_value *flat)
 {
-    id_set(p->reload_from, SL_STR("0-0"));
+    part_id_set(p->reload_from, SL_STR("0-0"));
     for (size_t i = 0; i + 1 < bus_value_count(flat); i += 2) {
         struct sl_str name = bus_value_str(bus_value_at(flat, i)),
                       value = bus_value_str(bus_value_at(flat, i + 1));
         if (sl_str_eq_c(name, "@"))
-            id_set(p->reload_from, value);
+            part_id_set(p->reload_from, value);
         else
             relay_set_mark(p->relay, name, (uint64_t)bus_value_int(bus_value_at(flat, i + 1)));
     }
@@ -374,13 +315,14 @@ static int64_t due_of(struct sl_str s)
 static void acquired(struct part *p, const struct bus_value *v)
 {
     p->epoch = bus_value_int(bus_value_at(v, 1));
-    id_set(p->offset, bus_value_str(bus_value_at(v, 2)));
+    part_id_set(p->offset, bus_value_str(bus_value_at(v, 2)));
     clock_set(p, bus_value_int(bus_value_at(v, 3)));
     if (!sl_mutant("warm-cache"))
         effects_forget(p->fx);
     effects_set_gen(p->fx, (uint64_t)bus_value_int(bus_value_at(v, 4)));
     p->tries = (unsigned)bus_value_int(bus_value_at(v, 5));
-    id_set(p->careful_until, p->tries >= TRIES_CAREFUL ? bus_value_str(bus_value_at(v, 6)) : SL_STR("0-0"));
+    part_id_set(p->careful_until,
+                p->tries >= TRIES_CAREFUL ? bus_value_str(bus_value_at(v, 6)) : SL_STR("0-0"));
     p->next_due_ms = due_of(bus_value_str(bus_value_at(v, 7)));
     p->due_since_tick_ms = INT64_MAX;
     p->was_lost = false;
@@ -412,7 +354,7 @@ void part_acquire(struct part *p)
     sl_assert(p->state == PART_IDLE || p->state == PART_LOST);
     p->era++;
     const struct key *keys[] = {&p->meta, &p->in, &p->timers, &p->numbers, &p->relay_key};
-    args_function(&p->args, "acquire_1", keys, 5);
+    part_args_function(&p->args, "acquire_1", keys, 5);
     bus_args_c(&p->args, p->run);
     bus_args_int(&p->args, sl_loop_unix_ms(loop_of(p)));
     bus_args_int(&p->args, (int64_t)p->cfg.lease_ms);
@@ -479,7 +421,7 @@ static void reload_entry(struct part *p, const struct bus_value *entry)
     }
     if (!has_facts)
         relay_add(p->relay, id, epoch, NULL, 0);
-    id_set(p->reload_from, id);
+    part_id_set(p->reload_from, id);
 }
 
 static void on_reloaded(struct part *p, sl_err err, const struct bus_value *v, const struct sl_fail *why)
@@ -732,184 +674,6 @@ static void on_retry(void *arg)
 
 /* ---- commit ---- */
 
-/* {"epoch":1,"now":2,"first":"..","last":"..","count":3,"dead":["..",..]} : with the command log, enough to
- * replay the batch. */
-static void build_batch_record(struct part *p)
-{
-    struct sl_json j;
-    sl_buf_clear(&p->batch_record);
-    sl_json_begin(&j, &p->batch_record);
-    sl_json_open(&j, NULL, '{');
-    sl_json_int(&j, "epoch", p->epoch);
-    sl_json_int(&j, "now", p->now_ms);
-    sl_json_str(&j, "first", p->first->event.entry);
-    sl_json_str(&j, "last", p->batch_last->event.entry);
-    sl_json_int(&j, "count", (int64_t)p->batch_count);
-    if (p->first->is_to_bury) { /* an event that is buried is alone in its batch */
-        sl_json_c(&j, "why", p->first->why);
-        sl_json_open(&j, "dead", '[');
-        sl_json_str(&j, NULL, p->first->event.entry);
-        sl_json_close(&j, ']');
-    }
-    sl_json_close(&j, '}');
-}
-
-static void build_states(struct part *p, struct bus_args *a)
-{
-    struct state *const *states;
-    size_t count = effects_states(p->fx, &states);
-    bus_args_int(a, (int64_t)count);
-    for (size_t i = 0; i < count; i++) {
-        const struct state *s = states[i];
-        struct sl_str id = sl_str_c(s->id);
-        struct key key = key_state(s->kind->prefix, p->tag, id);
-        bus_args_copy(a, key_str(&key));
-        if (s->is_deleted) {
-            struct key log = key_log(p->tag, id);
-            bus_args_c(a, "d");
-            bus_args_copy(a, s->kind->has_history ? key_str(&log) : SL_STR_NONE);
-        } else {
-            bus_args_c(a, "s");
-            sl_buf_clear(&p->encoded);
-            s->kind->encode(s, &p->encoded);
-            bus_args_copy(a, sl_buf_view(&p->encoded));
-        }
-        bus_args_int(a, (int64_t)s->n);
-        bus_args_int(a, (int64_t)s->v);
-    }
-}
-
-static void build_history(struct part *p, struct bus_args *a)
-{
-    const struct fx_history *h;
-    size_t count = effects_histories(p->fx, &h);
-    bus_args_int(a, (int64_t)count);
-    for (size_t i = 0; i < count; i++) {
-        struct key log = key_log(p->tag, h[i].object),
-                   state = key_state(h[i].kind->prefix, p->tag, h[i].object);
-        bus_args_copy(a, key_str(&log));
-        bus_args_copy(a, key_str(&state));
-        bus_args_int(a, (int64_t)h[i].n);
-        bus_args_str(a, h[i].entry);
-    }
-}
-
-static void build_out(struct part *p, struct bus_args *a)
-{
-    const struct sl_str *records;
-    size_t count = effects_records(p->fx, &records);
-    build_batch_record(p);
-    bus_args_int(a, (int64_t)(2 * count + 2));
-    bus_args_c(a, "b");
-    bus_args_str(a, sl_buf_view(&p->batch_record));
-    for (size_t i = 0; i < count; i++) {
-        bus_args_c(a, "f");
-        bus_args_str(a, records[i]);
-    }
-}
-
-/* Last number per destination: walking backwards, the first seen of each is the last given. */
-static void build_numbers(struct part *p, struct bus_args *a)
-{
-    const struct fx_fact_item *facts;
-    size_t count = effects_facts(p->fx, &facts), at = bus_args_mark(a);
-    int64_t written = 0;
-    for (size_t i = count; i-- > 0;) {
-        if (facts[i].destination.len == 0 || effects_number(p->fx, facts[i].destination) != facts[i].number)
-            continue;
-        bus_args_str(a, facts[i].destination);
-        bus_args_int(a, (int64_t)facts[i].number);
-        written++;
-    }
-    bus_args_set_int(a, at, written);
-}
-
-static void build_timers(struct part *p, struct bus_args *a)
-{
-    const struct fx_timer *timers;
-    size_t count = effects_timers(p->fx, &timers), at = bus_args_mark(a);
-    int64_t written = (int64_t)count;
-    for (const struct queued *q = p->first; q != p->next;
-         q = q->next) { /* a due timer leaves in the commit of its event, unless set again */
-        const struct event *ev = &q->event;
-        if (ev->type != EVENT_TIMER)
-            continue;
-        sl_buf_clear(&p->encoded);
-        sl_buf_printf(&p->encoded, "%.*s|%.*s|%lld", (int)ev->conv.len, ev->conv.ptr, (int)ev->name.len,
-                      ev->name.ptr, (long long)ev->gen);
-        bus_args_c(a, "-");
-        bus_args_copy(a, sl_buf_view(&p->encoded));
-        bus_args_int(a, 0);
-        written++;
-    }
-    for (size_t i = 0; i < count; i++) {
-        bus_args_c(a, timers[i].is_set ? "+" : "-");
-        bus_args_str(a, timers[i].member);
-        bus_args_int(a, timers[i].due_ms);
-        if (timers[i].is_set && timers[i].due_ms < p->due_since_tick_ms)
-            p->due_since_tick_ms = timers[i].due_ms;
-    }
-    bus_args_set_int(a, at, written);
-}
-
-static void build_dead(struct part *p, struct bus_args *a)
-{
-    struct queued *q = p->first;
-    if (!q->is_to_bury) {
-        bus_args_int(a, 0);
-        return;
-    }
-    bus_args_int(a, 1);
-    bus_args_str(a, q->event.entry);
-    bus_args_c(a, q->why);
-    bus_args_int(a, (int64_t)q->item_count);
-    for (size_t i = 0; i < q->item_count; i++)
-        bus_args_str(a, q->items[i]);
-}
-
-static void build_pushes(struct part *p, struct bus_args *a)
-{
-    const struct fx_push *pushes;
-    size_t count = effects_pushes(p->fx, &pushes);
-    bus_args_int(a, (int64_t)count);
-    for (size_t i = 0; i < count; i++) {
-        bus_args_str(a, pushes[i].channel);
-        bus_args_str(a, pushes[i].payload);
-    }
-}
-
-static void commit_build(struct part *p)
-{
-    struct bus_args *a = &p->commit_args;
-    const struct key *keys[] = {&p->meta, &p->in, &p->out, &p->timers, &p->numbers, &p->relay_key, &p->dead};
-    id_set(p->new_offset, p->batch_last->event.entry);
-    args_function(a, "commit_1", keys, 7);
-    args_fence(p, a);
-    bus_args_c(a, p->offset);
-    bus_args_c(a, p->new_offset);
-    bus_args_int(a, p->now_ms);
-    bus_args_int(a, (int64_t)p->cfg.lease_ms);
-    bus_args_c(a, p->tag);
-    bus_args_int(a, p->cfg.history_keep);
-    build_states(p, a);
-    build_history(p, a);
-    build_out(p, a);
-    build_numbers(p, a);
-    build_timers(p, a);
-    size_t at = bus_args_mark(a);
-    bus_args_set_int(a, at, p->is_housekeeping ? 0 : (int64_t)relay_positions(p->relay, a));
-    build_dead(p, a);
-    build_pushes(p, a);
-    p->commit_attempts = 0;
-    p->is_committing = true;
-    if (sl_mutant("relay-before-commit")) {
-        const struct fx_fact_item *facts;
-        size_t count = effects_facts(p->fx, &facts);
-        relay_add(p->relay, SL_STR("0-0"), (uint64_t)p->epoch, facts, count);
-        relay_pump(p->relay);
-    }
-}
-
 static void commit_is_written(struct part *p, struct sl_str out_id)
 {
     const struct fx_fact_item *facts;
@@ -1000,7 +764,7 @@ static void on_committed(struct part *p, sl_err err, const struct bus_value *v, 
 static void commit_send(struct part *p)
 {
     if (!p->is_committing)
-        commit_build(p);
+        part_commit_build(p);
     p->lease_sent_mono_ms = sl_loop_mono_ms(loop_of(p));
     if (part_send(p, &p->commit_args, on_committed) != SL_OK) {
         sl_timer_start(&p->retry, RETRY_MS);
@@ -1048,8 +812,8 @@ static void on_tick(void *arg)
         return;
     }
     const struct key *keys[] = {&p->meta, &p->in, &p->timers};
-    args_function(&p->args, "tick_1", keys, 3);
-    args_fence(p, &p->args);
+    part_args_function(&p->args, "tick_1", keys, 3);
+    part_args_fence(p, &p->args);
     bus_args_int(&p->args, now);
     bus_args_int(&p->args, TICK_LIMIT);
     if (part_send(p, &p->args, on_ticked) != SL_OK) {
@@ -1081,8 +845,8 @@ static void on_renewed(struct part *p, sl_err err, const struct bus_value *v, co
 static void send_renew(struct part *p)
 {
     const struct key *keys[] = {&p->meta};
-    args_function(&p->args, "renew_1", keys, 1);
-    args_fence(p, &p->args);
+    part_args_function(&p->args, "renew_1", keys, 1);
+    part_args_fence(p, &p->args);
     bus_args_int(&p->args, (int64_t)p->cfg.lease_ms);
     if (part_send(p, &p->args, on_renewed) == SL_OK)
         p->lease_sent_mono_ms = sl_loop_mono_ms(loop_of(p));
@@ -1091,8 +855,8 @@ static void send_renew(struct part *p)
 static void send_positions(struct part *p)
 {
     const struct key *keys[] = {&p->meta, &p->relay_key};
-    args_function(&p->args, "relay_1", keys, 2);
-    args_fence(p, &p->args);
+    part_args_function(&p->args, "relay_1", keys, 2);
+    part_args_fence(p, &p->args);
     size_t at = bus_args_mark(&p->args);
     bus_args_set_int(&p->args, at, (int64_t)relay_positions(p->relay, &p->args));
     if (part_send(p, &p->args, on_kept) == SL_OK)
@@ -1123,8 +887,8 @@ static void send_trim(struct part *p)
     if (relayed.len == 0)
         return;
     const struct key *keys[] = {&p->meta, &p->in, &p->out, &p->tails, &p->relay_key};
-    args_function(&p->args, "trim_1", keys, 5);
-    args_fence(p, &p->args);
+    part_args_function(&p->args, "trim_1", keys, 5);
+    part_args_fence(p, &p->args);
     bus_args_copy(&p->args, relayed);
     (void)!part_send(p, &p->args, on_trimmed);
 }
@@ -1160,8 +924,8 @@ void part_release(struct part *p)
      * comes first. Its answer is not awaited: the next owner reads the offset. */
     relay_saved(p->relay, false);
     const struct key *keys[] = {&p->meta, &p->relay_key};
-    args_function(&p->args, "release_1", keys, 2);
-    args_fence(p, &p->args);
+    part_args_function(&p->args, "release_1", keys, 2);
+    part_args_fence(p, &p->args);
     size_t at = bus_args_mark(&p->args);
     bus_args_set_int(&p->args, at, (int64_t)relay_positions(p->relay, &p->args));
     bool is_acquiring = p->state == PART_ACQUIRING;
