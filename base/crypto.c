@@ -76,13 +76,13 @@ sl_err sl_b64url_decode(struct sl_buf *out, struct sl_str in)
     size_t before = out->len;
     if (in.len % 4 == 1)
         return SL_EINVAL;
-    for (size_t i = 0; i < in.len; i += 4) {
-        if (decode_group(out, in.ptr + i, in.len - i < 4 ? in.len - i : 4))
-            continue;
-        out->len = before;
-        return SL_EINVAL;
-    }
-    return out->overflow ? SL_ETOOBIG : SL_OK;
+    bool is_valid = true;
+    for (size_t i = 0; i < in.len && is_valid; i += 4)
+        is_valid = decode_group(out, in.ptr + i, in.len - i < 4 ? in.len - i : 4);
+    if (is_valid && !out->overflow)
+        return SL_OK;
+    out->len = before;
+    return is_valid ? SL_ETOOBIG : SL_EINVAL;
 }
 
 void sl_hex(char *out, const unsigned char *in, size_t n)
