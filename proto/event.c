@@ -205,6 +205,21 @@ static sl_err check_string(const struct field_info *f, struct sl_str value, stru
     return SL_OK;
 }
 
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* JSON without blanks around it: they would not survive inside an object. */
+static struct sl_str trim(struct sl_str s)
+{
+    while (s.len > 0 && is_blank(s.ptr[s.len - 1]))
+        s.len--;
+    while (s.len > 0 && is_blank(s.ptr[0]))
+        s = sl_str_n(s.ptr + 1, s.len - 1);
+    return s;
+}
+
 static sl_err read_field(int i, struct sl_str value, struct event *ev, struct sl_fail *why)
 {
     const struct field_info *f = &fields[i];
@@ -213,7 +228,7 @@ static sl_err read_field(int i, struct sl_str value, struct event *ev, struct sl
             return sl_fail_set(why, SL_EINVAL, 0, "event: field \"%s\" is not an integer", f->name.ptr);
         return SL_OK;
     }
-    *string_at(ev, f) = value;
+    *string_at(ev, f) = i == F_data ? trim(value) : value;
     return check_string(f, value, why);
 }
 

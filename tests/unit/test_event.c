@@ -166,6 +166,14 @@ static void test_from_fields_bounds_every_field(void **state)
     assert_int_equal(event_from_fields(items, 4, &ev, NULL), SL_EINVAL);
 }
 
+static void test_from_fields_takes_data_without_the_blanks_around_it(void **state)
+{
+    (void)state;
+    struct event ev;
+    assert_int_equal(FIELDS(&ev, "t", "rules", "d", " {\"a\": 1}\n"), SL_OK);
+    assert_str(ev.data, "{\"a\": 1}");
+}
+
 static void test_to_fields_leaves_out_what_is_absent(void **state)
 {
     (void)state;
@@ -226,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_from_fields_ignores_unknown_names),
         cmocka_unit_test(test_from_fields_refuses_what_is_malformed),
         cmocka_unit_test(test_from_fields_bounds_every_field),
+        cmocka_unit_test(test_from_fields_takes_data_without_the_blanks_around_it),
         cmocka_unit_test(test_to_fields_leaves_out_what_is_absent),
         cmocka_unit_test(test_to_fields_has_room_for_every_field),
         cmocka_unit_test(test_from_json_gives_data_back_byte_for_byte),
