@@ -2,8 +2,10 @@
  *
  * A command lies in its connection's request queue until memory_execute, its reply in the reply queue until
  * memory_reply. A connection that broke lives on without a client until its requests are used up: those are
- * the commands that run late. A killed process keeps its objects, but all its calls are refused and nothing
- * is called back: it can be taken apart in peace.
+ * the commands that run late.
+ * A killed process keeps its objects, but all its calls are refused and nothing is called back until
+ * bus_close, which settles with SL_ECLOSED so that objects waiting for an answer can go: free the objects
+ * first.
  */
 #include "base/loop.h"
 
@@ -353,9 +355,11 @@ static void on_deadline(void *arg)
 
 static void client_free(struct client *k)
 {
-    sl_timer_stop(&k->deadline);
-    sl_timer_stop(&k->reconnect);
-    sl_post_cancel(&k->settle);
+    if (!k->bus->is_dead) { /* a dead one's are stopped, and its loop may be gone */
+        sl_timer_stop(&k->deadline);
+        sl_timer_stop(&k->reconnect);
+        sl_post_cancel(&k->settle);
+    }
     queue_clear(&k->waiters);
     queue_clear(&k->settling);
     free(k);
@@ -459,12 +463,9 @@ static struct client *client_new(struct memory_bus *b, enum client_kind kind)
 /* Settles what is in flight on a later turn; the memory of readers and subscribers goes then, too. */
 static void client_close(struct client *k)
 {
-    if (k->bus->is_dead) {
-        bus_forget_client(k);
-        client_free(k);
-        return;
-    }
     k->is_closing = true;
+    if (k->bus->is_dead)
+        return; /* bus_close settles, memory_store_free frees */
     sl_timer_stop(&k->reconnect);
     client_cut(k, SL_ECLOSED, false);
     sl_post_now(&k->settle);
@@ -609,7 +610,8 @@ static void bus_forget(struct memory_bus *b)
             connection_break(b->store, k->connection, false);
         client_free(k);
     }
-    sl_post_cancel(&b->gone);
+    if (!b->is_dead)
+        sl_post_cancel(&b->gone);
     free(b);
 }
 
@@ -618,14 +620,31 @@ static void on_bus_gone(void *arg)
     bus_forget(arg);
 }
 
+/* Of a killed process: its objects were freed, and whatever they still wait for may now give back its memory.
+ */
+static void settle_dead(struct memory_bus *b)
+{
+    struct sl_fail why;
+    (void)sl_fail_set(&why, SL_ECLOSED, 0, "the process was killed");
+    for (struct client *k = b->clients; k != NULL; k = k->next) {
+        for (struct waiter *w;
+             (w = queue_pop(&k->settling)) != NULL || (w = queue_pop(&k->waiters)) != NULL;) {
+            struct waiter copy = *w;
+            free(w);
+            if (copy.fn != NULL)
+                copy.fn(copy.arg, SL_ECLOSED, NULL, &why);
+        }
+    }
+}
+
 static void on_bus_close(struct bus *bus)
 {
     struct memory_bus *b = memory_bus_of(bus);
+    b->bus.events = (struct bus_events){NULL, NULL};
     if (b->is_dead) {
-        bus_forget(b);
+        settle_dead(b);
         return;
     }
-    b->bus.events = (struct bus_events){NULL, NULL};
     for (struct client *k = b->clients; k != NULL; k = k->next)
         client_close(k);
     sl_post_now(&b->gone);
@@ -789,8 +808,6 @@ static void client_kill(struct client *k)
     sl_timer_stop(&k->deadline);
     sl_timer_stop(&k->reconnect);
     sl_post_cancel(&k->settle);
-    queue_clear(&k->waiters);
-    queue_clear(&k->settling);
 }
 
 void memory_kill(struct memory_store *s, unsigned process)

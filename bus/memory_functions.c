@@ -9,7 +9,6 @@
 
 #include "bus/memory_priv.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -217,7 +216,8 @@ static double tokens_now(struct function_call *f, const struct accept *in, int64
         tokens = strtod(text, NULL) + (double)(since > 0 ? since : 0) * (double)in->rate / 1000;
         tokens = tokens > (double)burst ? (double)burst : tokens;
     }
-    *retry_ms = (int64_t)ceil((1 - tokens) * 1000 / (double)(in->rate > 1 ? in->rate : 1));
+    double wait = (1 - tokens) * 1000 / (double)(in->rate > 1 ? in->rate : 1);
+    *retry_ms = (int64_t)wait + (wait > (double)(int64_t)wait ? 1 : 0);
     return tokens;
 }
 
