@@ -58,3 +58,14 @@ test('the schemas name what the headers name', () => {
   const commands = [...readFileSync(new URL('proto/frame.h', root), 'utf8').matchAll(/X\([A-Z_]+, "([a-z]+\.[a-z]+)"\)/g)];
   assert.deepEqual(read(new URL('proto/schema/frame.json', root)).$defs['client.cmd'].properties.k.enum, commands.map((c) => c[1]));
 });
+
+test('every frame in docs/protocol.md is valid', () => {
+  const page = readFileSync(new URL('docs/protocol.md', root), 'utf8');
+  const either = ajv.getSchema('frame.json');
+  const blocks = [...page.matchAll(/^```json\n(.*?)^```/gms)].flatMap((m) => m[1].trim().split('\n'));
+  const lines = [...page.matchAll(/^([<>]) (.+)$/gm)];
+  assert.ok(blocks.length >= 12 && lines.length >= 25, 'the page has lost its examples');
+  const all = [...blocks.map((text) => [either, text]),
+    ...lines.map(([, from, text]) => [ajv.getSchema(`frame.json#/$defs/${from === '<' ? 'server' : 'client'}`), text])];
+  for (const [validate, text] of all) assert.ok(validate(JSON.parse(text)), `${text}\n${explain(validate)}`);
+});
