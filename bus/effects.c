@@ -260,6 +260,7 @@ struct effects {
     uint32_t ordinal;
     size_t facts_before;
     bool is_missing, is_changing;
+    bool has_deleted; /* in this batch */
     const struct state_kind *missing_kind;
     struct sl_str missing_id;
 };
@@ -317,6 +318,7 @@ void effects_clear(struct effects *fx)
     arena_clear(&fx->arena);
     fx->records.count = fx->histories.count = fx->facts.count = 0;
     fx->timers.count = fx->pushes.count = fx->states.count = 0;
+    fx->has_deleted = false;
 }
 
 static struct number *number_of(struct effects *fx, struct sl_str destination)
@@ -393,13 +395,19 @@ void fx_changed(struct effects *fx, void *state)
     s->is_deleted = false;
 }
 
+/* Nothing of it may be seen by a later event: the object is empty from here on. */
 void fx_delete(struct effects *fx, void *state)
 {
     struct state *s = state;
     fx_touch(fx, s);
+    if (s->kind->fini != NULL)
+        s->kind->fini(s);
+    memset((char *)s + sizeof(*s), 0, s->kind->size - sizeof(*s));
     s->exists = false;
     s->is_changed = false;
     s->is_deleted = true;
+    s->n = s->v = 0;
+    fx->has_deleted = true;
 }
 
 static struct sl_str fx_keep(struct effects *fx)
@@ -625,6 +633,11 @@ READ_LIST(facts, const struct fx_fact_item)
 READ_LIST(timers, const struct fx_timer)
 READ_LIST(pushes, const struct fx_push)
 READ_LIST(states, struct state *const)
+
+bool effects_has_deleted(const struct effects *fx)
+{
+    return fx->has_deleted;
+}
 
 size_t effects_bytes(const struct effects *fx)
 {

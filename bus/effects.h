@@ -130,6 +130,8 @@ size_t effects_pushes(const struct effects *fx, const struct fx_push **out);
 size_t
 effects_states(const struct effects *fx,
                struct state *const **out); /* changed or deleted in this batch, in order of first change */
+/* A batch ends with an event that deleted a state: its history must be gone before a new one begins. */
+bool effects_has_deleted(const struct effects *fx);
 size_t effects_bytes(const struct effects *fx);
 void effects_written(
     struct effects *fx); /* the batch is in the store: changed flags go, deleted states leave the cache */

@@ -599,7 +599,8 @@ static bool batch_is_full(struct part *p)
     const struct fx_fact_item *facts;
     if (p->batch_count == 0)
         return false;
-    if (p->batch_count >= p->batch_limit || effects_bytes(p->fx) >= PART_BATCH_BYTES)
+    if (p->batch_count >= p->batch_limit || effects_bytes(p->fx) >= PART_BATCH_BYTES ||
+        effects_has_deleted(p->fx))
         return true;
     if (effects_facts(p->fx, &facts) + FX_FACTS_MAX > PART_BATCH_FACTS)
         return true;
