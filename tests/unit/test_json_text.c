@@ -51,7 +51,7 @@ static const char *const bad[] = {
     "{1:2}",
     "{\"a\":1 \"b\":2}",
     "nul",
-    "nulll",
+    "nullx",
     "True",
     "01",
     "-",
