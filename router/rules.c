@@ -366,6 +366,20 @@ bool rules_is_fragment(const struct rules *r, struct sl_str text)
     return true;
 }
 
+bool rules_list_ok(struct sl_str list)
+{
+    if (list.len > RULES_LIST_MAX)
+        return false;
+    for (size_t from = 0; from < list.len;) {
+        const char *comma = memchr(list.ptr + from, ',', list.len - from);
+        size_t to = comma == NULL ? list.len : (size_t)(comma - list.ptr);
+        if (!key_part_ok(sl_str_n(list.ptr + from, to - from)))
+            return false;
+        from = to + 1;
+    }
+    return true;
+}
+
 bool rules_has_queue(const struct rules *r, struct sl_str name)
 {
     for (size_t i = 0; i < r->queues.count; i++)

@@ -103,6 +103,9 @@ const struct rules_inbox *rules_inbox(const struct rules *r, struct sl_str tenan
 bool rules_wants_human(const struct rules *r, struct sl_str text);
 /* Is this text a fragment that waits for more? */
 bool rules_is_fragment(const struct rules *r, struct sl_str text);
+/* A list of names (key_part_ok), comma-separated, at most RULES_LIST_MAX bytes: skills, queues. May be empty. */
+bool rules_list_ok(struct sl_str list);
+#define RULES_LIST_MAX 1024
 bool rules_has_queue(const struct rules *r, struct sl_str name);
 const char *rules_code_name(enum rules_code code);
 void rules_words_for(const struct rules *r, struct sl_str tenant, enum rules_code code, const char **zh,
