@@ -12,7 +12,7 @@
 
 /* Words. */
 
-sl_err config_fail(struct sl_fail *why, struct config_place place, const char *fmt, ...)
+sl_err sl_config_fail(struct sl_fail *why, struct config_place place, const char *fmt, ...)
 {
     char text[sizeof why->text];
     va_list ap;
@@ -60,9 +60,9 @@ static bool match(const char *pattern, struct sl_str path, struct sl_str *rest, 
     return path.len == 0;
 }
 
-const struct sl_key *config_key_find(const struct sl_config *cfg, struct sl_str path)
+const struct sl_key *sl_config_key_find(const struct sl_config *cfg, struct sl_str path)
 {
-    if (config_is_section(cfg, path))
+    if (sl_config_is_section(cfg, path))
         return NULL;
     const struct sl_key *found = NULL;
     for (const struct sl_key *k = cfg->keys; k->key != NULL; k++) {
@@ -75,7 +75,7 @@ const struct sl_key *config_key_find(const struct sl_config *cfg, struct sl_str 
     return found;
 }
 
-bool config_is_section(const struct sl_config *cfg, struct sl_str path)
+bool sl_config_is_section(const struct sl_config *cfg, struct sl_str path)
 {
     struct sl_str rest, last;
     for (const struct sl_key *k = cfg->keys; k->key != NULL; k++)
@@ -84,7 +84,7 @@ bool config_is_section(const struct sl_config *cfg, struct sl_str path)
     return false;
 }
 
-bool config_is_name(struct sl_str part)
+bool sl_config_is_name(struct sl_str part)
 {
     for (size_t i = 0; i < part.len; i++) {
         char c = part.ptr[i];
@@ -117,8 +117,8 @@ static unsigned distance(struct sl_str a, struct sl_str b)
     return row[b.len];
 }
 
-sl_err config_fail_unknown(const struct sl_config *cfg, struct sl_str path, struct config_place place,
-                           struct sl_fail *why)
+sl_err sl_config_fail_unknown(const struct sl_config *cfg, struct sl_str path, struct config_place place,
+                              struct sl_fail *why)
 {
     size_t n = path.len;
     while (n > 0 && path.ptr[n - 1] != '.')
@@ -137,26 +137,26 @@ sl_err config_fail_unknown(const struct sl_config *cfg, struct sl_str path, stru
         }
     }
     if (best.len == 0)
-        return config_fail(why, place, "%.*s: no such key", (int)path.len, path.ptr);
-    return config_fail(why, place, "%.*s: no such key; did you mean %.*s?", (int)path.len, path.ptr,
-                       (int)best.len, best.ptr);
+        return sl_config_fail(why, place, "%.*s: no such key", (int)path.len, path.ptr);
+    return sl_config_fail(why, place, "%.*s: no such key; did you mean %.*s?", (int)path.len, path.ptr,
+                          (int)best.len, best.ptr);
 }
 
 /* Values and entries. */
 
 static void value_free(struct config_value *v)
 {
-    config_value_fini(v);
+    sl_config_value_fini(v);
     free(v);
 }
 
-struct config_value *config_value_new(struct sl_config *cfg, const struct sl_key *key, struct sl_str path,
-                                      struct config_place place, struct sl_fail *why)
+struct config_value *sl_config_value_new(struct sl_config *cfg, const struct sl_key *key, struct sl_str path,
+                                         struct config_place place, struct sl_fail *why)
 {
     struct config_value *before = sl_map_get(cfg->values, path);
     if (before != NULL && before->origin == place.origin) {
-        (void)config_fail(why, place, "%s is given twice: as itself and as %s_file", before->name,
-                          before->name);
+        (void)sl_config_fail(why, place, "%s is given twice: as itself and as %s_file", before->name,
+                             before->name);
         return NULL;
     }
     struct config_value *v = sl_alloc(sizeof *v);
@@ -195,20 +195,20 @@ static sl_err set_secret_from_file(struct config_value *v, struct sl_str path, s
                                    struct sl_fail *why)
 {
     if (!sl_str_utf8(path) || path.len == 0)
-        return config_fail(why, place, "%s_file: expected the path of a file", v->name);
+        return sl_config_fail(why, place, "%s_file: expected the path of a file", v->name);
     char *file = sl_str_dup(path);
     struct sl_buf secret;
     int sys = 0;
     sl_err err = read_file(file, CONFIG_SECRET_MAX, &secret, &sys);
     if (err == SL_ETOOBIG)
-        err = config_fail(why, place, "%s_file: %s is larger than 64KiB", v->name, file);
+        err = sl_config_fail(why, place, "%s_file: %s is larger than 64KiB", v->name, file);
     else if (err != SL_OK)
-        err = config_fail(why, place, "%s_file: cannot read %s: %s", v->name, file, strerror(sys));
+        err = sl_config_fail(why, place, "%s_file: cannot read %s: %s", v->name, file, strerror(sys));
     struct sl_str s = sl_buf_view(&secret);
     if (s.len > 0 && s.ptr[s.len - 1] == '\n')
         s.len--;
     if (err == SL_OK)
-        err = config_value_parse(v, s, place, why);
+        err = sl_config_value_parse(v, s, place, why);
     if (secret.ptr != NULL)
         explicit_bzero(secret.ptr, secret.len);
     sl_buf_fini(&secret);
@@ -223,31 +223,31 @@ static const struct sl_key *secret_of_file_key(const struct sl_config *cfg, stru
     if (path.len <= suffix || memcmp(path.ptr + path.len - suffix, "_file", suffix) != 0)
         return NULL;
     *secret_path = sl_str_n(path.ptr, path.len - suffix);
-    const struct sl_key *key = config_key_find(cfg, *secret_path);
+    const struct sl_key *key = sl_config_key_find(cfg, *secret_path);
     return key != NULL && key->type == SL_CFG_SECRET ? key : NULL;
 }
 
-bool config_is_known(const struct sl_config *cfg, struct sl_str path)
+bool sl_config_is_known(const struct sl_config *cfg, struct sl_str path)
 {
     struct sl_str secret_path;
-    return config_is_section(cfg, path) || config_key_find(cfg, path) != NULL ||
+    return sl_config_is_section(cfg, path) || sl_config_key_find(cfg, path) != NULL ||
            secret_of_file_key(cfg, path, &secret_path) != NULL;
 }
 
-sl_err config_set_scalar(struct sl_config *cfg, struct sl_str path, struct sl_str text,
-                         struct config_place place, struct sl_fail *why)
+sl_err sl_config_set_scalar(struct sl_config *cfg, struct sl_str path, struct sl_str text,
+                            struct config_place place, struct sl_fail *why)
 {
     struct sl_str secret_path = SL_STR_NONE;
-    const struct sl_key *key = config_key_find(cfg, path);
+    const struct sl_key *key = sl_config_key_find(cfg, path);
     const struct sl_key *file_key = key == NULL ? secret_of_file_key(cfg, path, &secret_path) : NULL;
     if (key == NULL && file_key == NULL)
-        return config_fail_unknown(cfg, path, place, why);
+        return sl_config_fail_unknown(cfg, path, place, why);
     if (file_key != NULL) {
-        struct config_value *v = config_value_new(cfg, file_key, secret_path, place, why);
+        struct config_value *v = sl_config_value_new(cfg, file_key, secret_path, place, why);
         return v != NULL ? set_secret_from_file(v, text, place, why) : SL_EINVAL;
     }
-    struct config_value *v = config_value_new(cfg, key, path, place, why);
-    return v != NULL ? config_value_parse(v, text, place, why) : SL_EINVAL;
+    struct config_value *v = sl_config_value_new(cfg, key, path, place, why);
+    return v != NULL ? sl_config_value_parse(v, text, place, why) : SL_EINVAL;
 }
 
 static bool is_entry(const struct sl_config *cfg, struct sl_str path)
@@ -259,7 +259,7 @@ static bool is_entry(const struct sl_config *cfg, struct sl_str path)
     return false;
 }
 
-void config_entry_note(struct sl_config *cfg, struct sl_str path, struct config_place place)
+void sl_config_entry_note(struct sl_config *cfg, struct sl_str path, struct config_place place)
 {
     size_t n = path.len;
     while (n > 0 && path.ptr[n - 1] != '.')
@@ -324,7 +324,7 @@ static bool path_from_env(const struct sl_config *cfg, const char *pattern, stru
         (void)sl_str_find(env, SL_STR("__"), &n);
         struct sl_str part = first_part(p), env_part = sl_str_n(env.ptr, n);
         bool is_any = sl_str_eq_c(part, "*");
-        if (is_any ? !config_is_name(env_part) : !is_env_spelling(env_part, part))
+        if (is_any ? !sl_config_is_name(env_part) : !is_env_spelling(env_part, part))
             return false;
         char section[CONFIG_PATH_MAX];
         size_t section_len = path->len < sizeof section ? path->len : 0;
@@ -348,7 +348,7 @@ static bool find_env_path(const struct sl_config *cfg, struct sl_str env, struct
 {
     const size_t suffix = sizeof "_FILE" - 1;
     for (const struct sl_key *k = cfg->keys; k->key != NULL; k++)
-        if (!config_is_section(cfg, sl_str_c(k->key)) && path_from_env(cfg, k->key, env, path))
+        if (!sl_config_is_section(cfg, sl_str_c(k->key)) && path_from_env(cfg, k->key, env, path))
             return true;
     if (env.len <= suffix || memcmp(env.ptr + env.len - suffix, "_FILE", suffix) != 0)
         return false;
@@ -365,7 +365,7 @@ static void note_entries(struct sl_config *cfg, struct sl_str path)
 {
     for (size_t i = 0; i <= path.len; i++)
         if (i == path.len || path.ptr[i] == '.')
-            config_entry_note(cfg, sl_str_n(path.ptr, i), (struct config_place){CONFIG_FILE, NULL, 0, 0});
+            sl_config_entry_note(cfg, sl_str_n(path.ptr, i), (struct config_place){CONFIG_FILE, NULL, 0, 0});
 }
 
 static sl_err take_variable(struct sl_config *cfg, const char *variable, struct sl_fail *why)
@@ -380,13 +380,13 @@ static sl_err take_variable(struct sl_config *cfg, const char *variable, struct 
     sl_err err = SL_OK;
     sl_buf_init(&path, CONFIG_PATH_MAX);
     if (find_env_path(cfg, env, &path)) {
-        err = config_set_scalar(cfg, sl_buf_view(&path), sl_str_c(equals + 1), place, why);
+        err = sl_config_set_scalar(cfg, sl_buf_view(&path), sl_str_c(equals + 1), place, why);
         struct sl_str secret_path = sl_buf_view(&path);
-        if (err == SL_OK && config_key_find(cfg, secret_path) == NULL)
+        if (err == SL_OK && sl_config_key_find(cfg, secret_path) == NULL)
             (void)secret_of_file_key(cfg, sl_buf_view(&path), &secret_path);
         note_entries(cfg, secret_path);
     } else if (sl_str_find(env, SL_STR("__"), &at)) {
-        err = config_fail(why, place, "no such key (a dot in a key is __ here)");
+        err = sl_config_fail(why, place, "no such key (a dot in a key is __ here)");
     } /* else: a variable of another kind, such as SLUICE_FAULTS */
     sl_buf_fini(&path);
     free(name);
@@ -426,12 +426,12 @@ static sl_err take_default(struct sl_config *cfg, const struct sl_key *key, stru
     struct config_value *v = sl_map_get(cfg->values, path);
     struct config_place place = {CONFIG_DEFAULT, NULL, 0, 0};
     if (v == NULL && key->fallback == NULL) {
-        return config_fail(why, section, "%.*s must be given: %s", (int)path.len, path.ptr,
-                           key->help != NULL ? key->help : "");
+        return sl_config_fail(why, section, "%.*s must be given: %s", (int)path.len, path.ptr,
+                              key->help != NULL ? key->help : "");
     }
     if (v == NULL) {
-        v = config_value_new(cfg, key, path, place, why);
-        sl_err err = config_value_parse(v, sl_str_c(key->fallback), place, why);
+        v = sl_config_value_new(cfg, key, path, place, why);
+        sl_err err = sl_config_value_parse(v, sl_str_c(key->fallback), place, why);
         if (err != SL_OK)
             return err;
     }
@@ -463,7 +463,7 @@ static sl_err expand(struct sl_config *cfg, const struct sl_key *key, struct sl_
             path.len = section_len;
             sl_buf_char(&path, '.');
             sl_buf_c(&path, s->names[i]);
-            if (config_key_find(cfg, sl_buf_view(&path)) == key || after_part(rest).len > 0)
+            if (sl_config_key_find(cfg, sl_buf_view(&path)) == key || after_part(rest).len > 0)
                 err = expand(cfg, key, sl_buf_view(&path), after_part(rest), s->places[i], why);
         }
     }
@@ -476,7 +476,7 @@ static sl_err fill_defaults(struct sl_config *cfg, struct sl_fail *why)
     const struct config_place file = {CONFIG_FILE, cfg->file, 0, 0};
     sl_err err = SL_OK;
     for (const struct sl_key *k = cfg->keys; k->key != NULL && err == SL_OK; k++)
-        if (!config_is_section(cfg, sl_str_c(k->key))) /* a row such as "inboxes.*" only names a section */
+        if (!sl_config_is_section(cfg, sl_str_c(k->key))) /* a row such as "inboxes.*" only names a section */
             err = expand(cfg, k, SL_STR_NONE, sl_str_c(k->key), file, why);
     return err;
 }
@@ -495,7 +495,7 @@ struct sl_config *sl_config_load_text(const struct sl_key *keys, struct sl_str y
     if (yaml.len > CONFIG_FILE_MAX)
         err = sl_fail_set(why, SL_ETOOBIG, 0, "%s: larger than 1MiB", name);
     if (err == SL_OK)
-        err = config_yaml_read(cfg, yaml, why);
+        err = sl_config_yaml_read(cfg, yaml, why);
     if (err == SL_OK)
         err = read_environment(cfg, why);
     if (err == SL_OK)
@@ -593,7 +593,7 @@ size_t sl_config_list(const struct sl_config *cfg, const char *key, const char *
 
 size_t sl_config_entries(const struct sl_config *cfg, const char *section, const char *const **names)
 {
-    sl_assert(config_is_section(cfg, sl_str_c(section)));
+    sl_assert(sl_config_is_section(cfg, sl_str_c(section)));
     const struct config_section *s = sl_map_get(cfg->sections, sl_str_c(section));
     *names = s != NULL ? (const char *const *)s->names : NULL;
     return s != NULL ? s->count : 0;
@@ -604,7 +604,7 @@ void sl_config_print(const struct sl_config *cfg, struct sl_buf *out)
     for (size_t i = 0; i < cfg->ordered_count; i++) {
         const struct config_value *v = cfg->ordered[i];
         sl_buf_printf(out, "%s: ", v->name);
-        config_value_print(v, out);
+        sl_config_value_print(v, out);
         if (v->origin == CONFIG_DEFAULT)
             sl_buf_c(out, "  # default");
         else if (v->origin == CONFIG_FILE)
@@ -628,7 +628,7 @@ void sl_config_diff(const struct sl_config *old, const struct sl_config *now, st
     for (size_t i = 0; i < now->ordered_count; i++) {
         const struct config_value *v = now->ordered[i];
         const struct config_value *before = sl_map_get(old->values, sl_str_c(v->name));
-        if (before == NULL || !config_value_eq(before, v))
+        if (before == NULL || !sl_config_value_eq(before, v))
             diff_line(v, needs_restart);
     }
     for (size_t i = 0; i < old->ordered_count; i++)
@@ -652,7 +652,7 @@ void sl_config_hash(const struct sl_config *cfg, const char *prefix, char out[17
     sl_buf_init(&all, 0);
     for (size_t i = 0; i < cfg->ordered_count; i++)
         if (is_below(cfg->ordered[i]->name, prefix))
-            config_value_digest(cfg->ordered[i], &all);
+            sl_config_value_digest(cfg->ordered[i], &all);
     sl_assert(!all.overflow);
     sl_sha256(sl_buf_view(&all), digest);
     sl_hex(out, digest, 8);

@@ -15,26 +15,30 @@
 enum sl_cfg_type { SL_CFG_STR, SL_CFG_INT, SL_CFG_BOOL, SL_CFG_MS, SL_CFG_BYTES, SL_CFG_LIST, SL_CFG_SECRET };
 
 struct sl_key {
-    const char *key;            /* "gateway.listen", "inboxes.*.channel" */
+    const char *key; /* "gateway.listen", "inboxes.*.channel" */
     enum sl_cfg_type type;
-    const char *fallback;       /* default, in the file's spelling; NULL: must be given (for ".*." keys: in every entry) */
-    int64_t min, max;           /* for numbers, durations (ms) and sizes (bytes); 0,0: no range */
-    bool is_reloadable;         /* HUP takes it over; otherwise a change is reported as "needs a restart" */
-    const char *help;           /* one line, English; docs and --print-config show it */
+    /* The default, in the file's spelling; NULL: must be given (for ".*." keys: in every entry). */
+    const char *fallback;
+    int64_t min, max;   /* for numbers, durations (ms) and sizes (bytes); 0,0: no range */
+    bool is_reloadable; /* HUP takes it over; otherwise a change is reported as "needs a restart" */
+    const char *help;   /* one line, English; docs and --print-config show it */
 };
 /* Durations: 250ms, 5s, 10m, 2h, 1d. Sizes: 64KiB, 10MiB, or plain bytes. */
 
 struct sl_config;
 /* keys: a NULL-key-terminated table, borrowed for the life of the config. path NULL: defaults and environment only. */
 struct sl_config *sl_config_load(const struct sl_key *keys, const char *path, struct sl_fail *why);
-struct sl_config *sl_config_load_text(const struct sl_key *keys, struct sl_str yaml, const char *name, struct sl_fail *why);
+struct sl_config *sl_config_load_text(const struct sl_key *keys, struct sl_str yaml, const char *name,
+                                      struct sl_fail *why);
 void sl_config_free(struct sl_config **cfg);
 
-const char *sl_config_str(const struct sl_config *cfg, const char *key);      /* asserts that the key is in the table */
-int64_t sl_config_int(const struct sl_config *cfg, const char *key);          /* INT, MS, BYTES */
+/* asserts that the key is in the table */
+const char *sl_config_str(const struct sl_config *cfg, const char *key);
+int64_t sl_config_int(const struct sl_config *cfg, const char *key); /* INT, MS, BYTES */
 bool sl_config_bool(const struct sl_config *cfg, const char *key);
 size_t sl_config_list(const struct sl_config *cfg, const char *key, const char *const **items);
-size_t sl_config_entries(const struct sl_config *cfg, const char *section, const char *const **names); /* "inboxes" -> names in file order */
+/* "inboxes" -> names in file order */
+size_t sl_config_entries(const struct sl_config *cfg, const char *section, const char *const **names);
 /* Write every key with value, origin (default, file:line, env) and help; secrets as "(set)" or "(empty)". */
 void sl_config_print(const struct sl_config *cfg, struct sl_buf *out);
 /* Keys that differ and are not reloadable, one a line, into out. */

@@ -50,35 +50,36 @@ struct sl_config {
 };
 
 /* config.c */
-const struct sl_key *config_key_find(const struct sl_config *cfg, struct sl_str path); /* NULL: no such key */
-bool config_is_section(const struct sl_config *cfg, struct sl_str path); /* keys stand below it */
-bool config_is_known(const struct sl_config *cfg,
-                     struct sl_str path); /* a section, a key, or a secret's <key>_file */
+/* NULL: no such key. */
+const struct sl_key *sl_config_key_find(const struct sl_config *cfg, struct sl_str path);
+bool sl_config_is_section(const struct sl_config *cfg, struct sl_str path); /* keys stand below it */
+/* a section, a key, or a secret's <key>_file */
+bool sl_config_is_known(const struct sl_config *cfg, struct sl_str path);
 /* Remember the entry, when path names one ("inboxes.web"). */
-void config_entry_note(struct sl_config *cfg, struct sl_str path, struct config_place place);
-bool config_is_name(struct sl_str part);
+void sl_config_entry_note(struct sl_config *cfg, struct sl_str path, struct config_place place);
+bool sl_config_is_name(struct sl_str part);
 /* Take a scalar for path, which may be a secret's <key>_file. */
-sl_err config_set_scalar(struct sl_config *cfg, struct sl_str path, struct sl_str text,
-                         struct config_place place, struct sl_fail *why);
+sl_err sl_config_set_scalar(struct sl_config *cfg, struct sl_str path, struct sl_str text,
+                            struct config_place place, struct sl_fail *why);
 /* A new, empty value for path in this place; NULL when this layer has given it already. Stays cfg's. */
-struct config_value *config_value_new(struct sl_config *cfg, const struct sl_key *key, struct sl_str path,
-                                      struct config_place place, struct sl_fail *why);
-sl_err config_fail(struct sl_fail *why, struct config_place place, const char *fmt, ...) SL_PRINTF(3, 4);
-sl_err config_fail_unknown(const struct sl_config *cfg, struct sl_str path, struct config_place place,
-                           struct sl_fail *why);
+struct config_value *sl_config_value_new(struct sl_config *cfg, const struct sl_key *key, struct sl_str path,
+                                         struct config_place place, struct sl_fail *why);
+sl_err sl_config_fail(struct sl_fail *why, struct config_place place, const char *fmt, ...) SL_PRINTF(3, 4);
+sl_err sl_config_fail_unknown(const struct sl_config *cfg, struct sl_str path, struct config_place place,
+                              struct sl_fail *why);
 
 /* config_yaml.c */
-sl_err config_yaml_read(struct sl_config *cfg, struct sl_str yaml, struct sl_fail *why) SL_MUST_CHECK;
+sl_err sl_config_yaml_read(struct sl_config *cfg, struct sl_str yaml, struct sl_fail *why) SL_MUST_CHECK;
 
 /* config_value.c: pure */
-const char *config_type_words(enum sl_cfg_type type); /* "a duration such as 5s" */
-sl_err config_value_parse(struct config_value *v, struct sl_str text, struct config_place place,
-                          struct sl_fail *why);
-sl_err config_value_add_item(struct config_value *v, struct sl_str text, struct config_place place,
+const char *sl_config_type_words(enum sl_cfg_type type); /* "a duration such as 5s" */
+sl_err sl_config_value_parse(struct config_value *v, struct sl_str text, struct config_place place,
                              struct sl_fail *why);
-void config_value_fini(struct config_value *v);
-bool config_value_eq(const struct config_value *a, const struct config_value *b);
-void config_value_print(const struct config_value *v, struct sl_buf *out);
-void config_value_digest(const struct config_value *v, struct sl_buf *out); /* equal values, equal bytes */
+sl_err sl_config_value_add_item(struct config_value *v, struct sl_str text, struct config_place place,
+                                struct sl_fail *why);
+void sl_config_value_fini(struct config_value *v);
+bool sl_config_value_eq(const struct config_value *a, const struct config_value *b);
+void sl_config_value_print(const struct config_value *v, struct sl_buf *out);
+void sl_config_value_digest(const struct config_value *v, struct sl_buf *out); /* equal values, equal bytes */
 
 #endif

@@ -15,7 +15,7 @@ static const struct unit duration_units[] = {
 static const struct unit size_units[] = {
     {"", 1}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {NULL, 0}};
 
-const char *config_type_words(enum sl_cfg_type type)
+const char *sl_config_type_words(enum sl_cfg_type type)
 {
     switch (type) {
     case SL_CFG_STR:
@@ -92,7 +92,7 @@ static sl_err check_range(const struct config_value *v, struct config_place plac
     print_number(k->type, k->min, low, sizeof low);
     print_number(k->type, k->max, high, sizeof high);
     print_number(k->type, v->number, found, sizeof found);
-    return config_fail(why, place, "%s: expected %s to %s, found %s", v->name, low, high, found);
+    return sl_config_fail(why, place, "%s: expected %s to %s, found %s", v->name, low, high, found);
 }
 
 static bool is_plain_text(struct sl_str s)
@@ -117,7 +117,7 @@ static sl_err parse_list(struct config_value *v, struct sl_str text, struct conf
             stop--;
         sl_err err = SL_OK;
         if (stop > start)
-            err = config_value_add_item(v, sl_str_n(text.ptr + start, stop - start), place, why);
+            err = sl_config_value_add_item(v, sl_str_n(text.ptr + start, stop - start), place, why);
         if (err != SL_OK)
             return err;
         i = end + 1;
@@ -125,37 +125,37 @@ static sl_err parse_list(struct config_value *v, struct sl_str text, struct conf
     return SL_OK;
 }
 
-sl_err config_value_parse(struct config_value *v, struct sl_str text, struct config_place place,
-                          struct sl_fail *why)
+sl_err sl_config_value_parse(struct config_value *v, struct sl_str text, struct config_place place,
+                             struct sl_fail *why)
 {
     enum sl_cfg_type type = v->key->type;
     if (!is_plain_text(text))
-        return config_fail(why, place, "%s: expected %s, found bytes that are not text", v->name,
-                           config_type_words(type));
+        return sl_config_fail(why, place, "%s: expected %s, found bytes that are not text", v->name,
+                              sl_config_type_words(type));
     if (type == SL_CFG_LIST)
         return parse_list(v, text, place, why);
     v->text = sl_str_dup(text);
     if (type == SL_CFG_STR || type == SL_CFG_SECRET)
         return SL_OK;
     if (!parse_number(type, text, &v->number))
-        return config_fail(why, place, "%s: expected %s, found \"%.40s\"", v->name, config_type_words(type),
-                           v->text);
+        return sl_config_fail(why, place, "%s: expected %s, found \"%.40s\"", v->name,
+                              sl_config_type_words(type), v->text);
     return check_range(v, place, why);
 }
 
-sl_err config_value_add_item(struct config_value *v, struct sl_str text, struct config_place place,
-                             struct sl_fail *why)
+sl_err sl_config_value_add_item(struct config_value *v, struct sl_str text, struct config_place place,
+                                struct sl_fail *why)
 {
     if (v->items_count == CONFIG_LIST_MAX)
-        return config_fail(why, place, "%s: more than %d items", v->name, CONFIG_LIST_MAX);
+        return sl_config_fail(why, place, "%s: more than %d items", v->name, CONFIG_LIST_MAX);
     if (!is_plain_text(text))
-        return config_fail(why, place, "%s: expected text, found bytes that are not text", v->name);
+        return sl_config_fail(why, place, "%s: expected text, found bytes that are not text", v->name);
     v->items = sl_realloc(v->items, (v->items_count + 1) * sizeof(char *));
     v->items[v->items_count++] = sl_str_dup(text);
     return SL_OK;
 }
 
-void config_value_fini(struct config_value *v)
+void sl_config_value_fini(struct config_value *v)
 {
     if (v->text != NULL && v->key->type == SL_CFG_SECRET)
         explicit_bzero(v->text, strlen(v->text));
@@ -167,11 +167,11 @@ void config_value_fini(struct config_value *v)
     free(v->name);
 }
 
-bool config_value_eq(const struct config_value *a, const struct config_value *b)
+bool sl_config_value_eq(const struct config_value *a, const struct config_value *b)
 {
     struct sl_buf x = {0}, y = {0};
-    config_value_digest(a, &x);
-    config_value_digest(b, &y);
+    sl_config_value_digest(a, &x);
+    sl_config_value_digest(b, &y);
     bool is_equal = sl_str_eq(sl_buf_view(&x), sl_buf_view(&y));
     sl_buf_fini(&x);
     sl_buf_fini(&y);
@@ -187,7 +187,7 @@ static void print_text(const char *text, struct sl_buf *out)
         sl_json_escape(out, sl_str_c(text)); /* a JSON string is a YAML string */
 }
 
-void config_value_print(const struct config_value *v, struct sl_buf *out)
+void sl_config_value_print(const struct config_value *v, struct sl_buf *out)
 {
     if (v->key->type == SL_CFG_SECRET) {
         sl_buf_c(out, v->text[0] != '\0' ? "(set)" : "(empty)");
@@ -214,7 +214,7 @@ static void digest_part(struct sl_buf *out, const char *s)
     sl_buf_add(out, s, n);
 }
 
-void config_value_digest(const struct config_value *v, struct sl_buf *out)
+void sl_config_value_digest(const struct config_value *v, struct sl_buf *out)
 {
     digest_part(out, v->name);
     switch (v->key->type) {

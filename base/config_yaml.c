@@ -54,12 +54,12 @@ static sl_err next(struct reader *r)
     r->has_event = yaml_parser_parse(&r->parser, &r->event) != 0;
     if (!r->has_event) {
         const char *problem = r->parser.problem != NULL ? r->parser.problem : "unreadable";
-        return config_fail(r->why, place_of(r, &r->parser.problem_mark), "not YAML: %s", problem);
+        return sl_config_fail(r->why, place_of(r, &r->parser.problem_mark), "not YAML: %s", problem);
     }
     const char *feature = name_of_feature(&r->event);
     if (feature != NULL)
-        return config_fail(r->why, place_here(r),
-                           "found %s, which is not allowed here: write the value itself", feature);
+        return sl_config_fail(r->why, place_here(r),
+                              "found %s, which is not allowed here: write the value itself", feature);
     return SL_OK;
 }
 
@@ -80,32 +80,32 @@ static sl_err read_scalar(struct reader *r)
 {
     struct sl_str path = sl_buf_view(&r->path);
     struct config_place here = place_here(r);
-    if (config_is_section(r->cfg, path) && is_null(r))
+    if (sl_config_is_section(r->cfg, path) && is_null(r))
         return SL_OK; /* a section with nothing in it */
-    if (config_is_section(r->cfg, path))
-        return config_fail(r->why, here, "%.*s: expected keys below it, found a single value", (int)path.len,
-                           path.ptr);
-    const struct sl_key *key = config_key_find(r->cfg, path);
+    if (sl_config_is_section(r->cfg, path))
+        return sl_config_fail(r->why, here, "%.*s: expected keys below it, found a single value",
+                              (int)path.len, path.ptr);
+    const struct sl_key *key = sl_config_key_find(r->cfg, path);
     if (is_null(r) && key != NULL)
-        return config_fail(r->why, here, "%.*s: expected %s, found nothing%s", (int)path.len, path.ptr,
-                           config_type_words(key->type),
-                           key->type == SL_CFG_STR ? " (write \"\" for an empty text)" : "");
+        return sl_config_fail(r->why, here, "%.*s: expected %s, found nothing%s", (int)path.len, path.ptr,
+                              sl_config_type_words(key->type),
+                              key->type == SL_CFG_STR ? " (write \"\" for an empty text)" : "");
     if (key != NULL && key->type == SL_CFG_LIST)
-        return config_fail(r->why, here, "%.*s: expected a list, found a single value", (int)path.len,
-                           path.ptr);
-    return config_set_scalar(r->cfg, path, scalar_of(r), here, r->why);
+        return sl_config_fail(r->why, here, "%.*s: expected a list, found a single value", (int)path.len,
+                              path.ptr);
+    return sl_config_set_scalar(r->cfg, path, scalar_of(r), here, r->why);
 }
 
 static sl_err read_list(struct reader *r)
 {
     struct sl_str path = sl_buf_view(&r->path);
-    const struct sl_key *key = config_key_find(r->cfg, path);
+    const struct sl_key *key = sl_config_key_find(r->cfg, path);
     if (key == NULL || key->type != SL_CFG_LIST)
-        return config_fail(r->why, place_here(r), "%.*s: expected %s, found a list", (int)path.len, path.ptr,
-                           config_is_section(r->cfg, path)
-                               ? "keys below it"
-                               : config_type_words(key != NULL ? key->type : SL_CFG_STR));
-    struct config_value *v = config_value_new(r->cfg, key, path, place_here(r), r->why);
+        return sl_config_fail(
+            r->why, place_here(r), "%.*s: expected %s, found a list", (int)path.len, path.ptr,
+            sl_config_is_section(r->cfg, path) ? "keys below it"
+                                               : sl_config_type_words(key != NULL ? key->type : SL_CFG_STR));
+    struct config_value *v = sl_config_value_new(r->cfg, key, path, place_here(r), r->why);
     if (v == NULL)
         return SL_EINVAL;
     for (;;) {
@@ -113,9 +113,9 @@ static sl_err read_list(struct reader *r)
         if (err != SL_OK || r->event.type == YAML_SEQUENCE_END_EVENT)
             return err;
         if (r->event.type != YAML_SCALAR_EVENT || is_null(r))
-            return config_fail(r->why, place_here(r), "%s: expected text as an item, found something else",
-                               v->name);
-        err = config_value_add_item(v, scalar_of(r), place_here(r), r->why);
+            return sl_config_fail(r->why, place_here(r), "%s: expected text as an item, found something else",
+                                  v->name);
+        err = sl_config_value_add_item(v, scalar_of(r), place_here(r), r->why);
         if (err != SL_OK)
             return err;
     }
@@ -126,12 +126,12 @@ static sl_err read_mapping(struct reader *r);
 static sl_err read_section(struct reader *r)
 {
     struct sl_str path = sl_buf_view(&r->path);
-    const struct sl_key *key = config_key_find(r->cfg, path);
-    if (config_is_section(r->cfg, path))
+    const struct sl_key *key = sl_config_key_find(r->cfg, path);
+    if (sl_config_is_section(r->cfg, path))
         return read_mapping(r);
-    return config_fail(r->why, place_here(r), "%.*s: expected %s, found keys below it", (int)path.len,
-                       path.ptr,
-                       config_type_words(key != NULL ? key->type : SL_CFG_STR)); /* no key: a secret's path */
+    return sl_config_fail(
+        r->why, place_here(r), "%.*s: expected %s, found keys below it", (int)path.len, path.ptr,
+        sl_config_type_words(key != NULL ? key->type : SL_CFG_STR)); /* no key: a secret's path */
 }
 
 static sl_err read_value(struct reader *r)
@@ -149,26 +149,26 @@ static sl_err enter_key(struct reader *r)
 {
     struct config_place here = place_here(r);
     if (r->event.type != YAML_SCALAR_EVENT)
-        return config_fail(r->why, here, "expected a key, found something else");
+        return sl_config_fail(r->why, here, "expected a key, found something else");
     struct sl_str part = scalar_of(r);
-    if (!config_is_name(part))
-        return config_fail(r->why, here,
-                           "expected a key of letters, digits, _ and - (at most %d), found something else",
-                           CONFIG_NAME_MAX);
+    if (!sl_config_is_name(part))
+        return sl_config_fail(r->why, here,
+                              "expected a key of letters, digits, _ and - (at most %d), found something else",
+                              CONFIG_NAME_MAX);
     if (r->path.len > 0)
         sl_buf_char(&r->path, '.');
     sl_buf_str(&r->path, part);
     if (r->path.overflow)
-        return config_fail(r->why, here, "key longer than %d bytes in full", CONFIG_PATH_MAX);
+        return sl_config_fail(r->why, here, "key longer than %d bytes in full", CONFIG_PATH_MAX);
     struct sl_str path = sl_buf_view(&r->path);
     uintptr_t first_line =
         (uintptr_t)sl_map_set(r->seen, path, (void *)(uintptr_t)here.line); /* NOLINT: a number */
     if (first_line != 0)
-        return config_fail(r->why, here, "%.*s is given twice (first in line %zu)", (int)path.len, path.ptr,
-                           (size_t)first_line);
-    if (!config_is_known(r->cfg, path))
-        return config_fail_unknown(r->cfg, path, here, r->why);
-    config_entry_note(r->cfg, path, here);
+        return sl_config_fail(r->why, here, "%.*s is given twice (first in line %zu)", (int)path.len,
+                              path.ptr, (size_t)first_line);
+    if (!sl_config_is_known(r->cfg, path))
+        return sl_config_fail_unknown(r->cfg, path, here, r->why);
+    sl_config_entry_note(r->cfg, path, here);
     return SL_OK;
 }
 
@@ -176,7 +176,7 @@ static sl_err enter_key(struct reader *r)
 static sl_err read_mapping(struct reader *r)
 {
     if (++r->depth > CONFIG_DEPTH_MAX)
-        return config_fail(r->why, place_here(r), "nested deeper than %d", CONFIG_DEPTH_MAX);
+        return sl_config_fail(r->why, place_here(r), "nested deeper than %d", CONFIG_DEPTH_MAX);
     size_t path_len = r->path.len;
     for (;;) {
         sl_err err = next(r);
@@ -202,8 +202,8 @@ static sl_err read_document(struct reader *r)
     if (r->event.type == YAML_MAPPING_START_EVENT)
         err = read_mapping(r);
     else if (r->event.type != YAML_SCALAR_EVENT || !is_null(r))
-        err =
-            config_fail(r->why, place_here(r), "expected keys at the top of the file, found something else");
+        err = sl_config_fail(r->why, place_here(r),
+                             "expected keys at the top of the file, found something else");
     return err == SL_OK ? next(r) : err; /* the document's end */
 }
 
@@ -218,11 +218,11 @@ static sl_err read_stream(struct reader *r)
     if (err == SL_OK)
         err = next(r);
     if (err == SL_OK && r->event.type != YAML_STREAM_END_EVENT)
-        err = config_fail(r->why, place_here(r), "a second document in the file: put everything into one");
+        err = sl_config_fail(r->why, place_here(r), "a second document in the file: put everything into one");
     return err;
 }
 
-sl_err config_yaml_read(struct sl_config *cfg, struct sl_str yaml, struct sl_fail *why)
+sl_err sl_config_yaml_read(struct sl_config *cfg, struct sl_str yaml, struct sl_fail *why)
 {
     struct reader r = {.cfg = cfg, .why = why};
     sl_assert(yaml_parser_initialize(&r.parser) != 0);

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* clang-format off */
 /*    name        text                                         retry http */
 #define SL_ERR_TABLE(X)                                                      \
     X(OK,         "ok",                                         0,   200)    \
@@ -31,6 +32,7 @@
     X(EUPSTREAM,  "the other side answered with an error",      1,   502)    \
     X(ECLOSED,    "object is closing or closed",                0,   409)    \
     X(EINTERNAL,  "a fault of ours",                            0,   500)
+/* clang-format on */
 
 enum sl_err {
 #define X(name, text, retry, http) SL_##name,
@@ -39,19 +41,19 @@ enum sl_err {
 };
 typedef enum sl_err sl_err;
 
-#define SL_MUST_CHECK __attribute__((warn_unused_result))
+#define SL_MUST_CHECK   __attribute__((warn_unused_result))
 #define SL_PRINTF(a, b) __attribute__((format(printf, a, b)))
 
 /* A failure with its words: what was tried, on what, and what to do. Never a secret, never message text. */
 struct sl_fail {
     sl_err code;
-    int sys;           /* errno, UV_E*, or a provider's number; 0 if none */
+    int sys; /* errno, UV_E*, or a provider's number; 0 if none */
     char text[240];
 };
 
-const char *sl_err_name(sl_err e);     /* "EAGAIN" */
-const char *sl_err_text(sl_err e);     /* "busy: try again after a pause" */
-bool sl_err_retry(sl_err e);           /* may the same call succeed later? */
+const char *sl_err_name(sl_err e); /* "EAGAIN" */
+const char *sl_err_text(sl_err e); /* "busy: try again after a pause" */
+bool sl_err_retry(sl_err e);       /* may the same call succeed later? */
 int sl_err_http(sl_err e);
 
 /* Fill *why (may be NULL) and return code, so that a caller can write `return sl_fail_set(why, SL_EINVAL, 0, "...")`. */
@@ -63,7 +65,7 @@ _Noreturn void sl_assert_failed(const char *expr, const char *file, int line, co
 
 /* Memory that never comes back NULL (out of memory ends the process with a message: the supervisor restarts it).
  * Sizes that a peer chooses are bounded before they come here. */
-void *sl_alloc(size_t size);                       /* zeroed */
+void *sl_alloc(size_t size); /* zeroed */
 void *sl_realloc(void *p, size_t size);
 char *sl_strdup(const char *s);
 

@@ -12,9 +12,9 @@
 #ifdef SL_TEST_BUILD
 bool sl_fault(const char *name);
 bool sl_mutant(const char *name);
-void sl_mutant_set(const char *name);    /* simulation: switch one on in this process; NULL: none */
+void sl_mutant_set(const char *name); /* simulation: switch one on in this process; NULL: none */
 #else
-#define sl_fault(name) (false)
+#define sl_fault(name)  (false)
 #define sl_mutant(name) (false)
 #endif
 

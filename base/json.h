@@ -18,21 +18,22 @@ struct sl_json {
 };
 /* Inside an object pass a key; inside an array pass NULL. */
 void sl_json_begin(struct sl_json *j, struct sl_buf *out);
-void sl_json_open(struct sl_json *j, const char *key, char bracket);      /* '{' or '[' */
-void sl_json_close(struct sl_json *j, char bracket);                      /* '}' or ']' */
-void sl_json_str(struct sl_json *j, const char *key, struct sl_str v);    /* v must be valid UTF-8 */
+void sl_json_open(struct sl_json *j, const char *key, char bracket);   /* '{' or '[' */
+void sl_json_close(struct sl_json *j, char bracket);                   /* '}' or ']' */
+void sl_json_str(struct sl_json *j, const char *key, struct sl_str v); /* v must be valid UTF-8 */
 void sl_json_c(struct sl_json *j, const char *key, const char *v);
 void sl_json_int(struct sl_json *j, const char *key, int64_t v);
 void sl_json_bool(struct sl_json *j, const char *key, bool v);
-void sl_json_raw(struct sl_json *j, const char *key, struct sl_str json); /* already JSON; empty is written as null */
-void sl_json_escape(struct sl_buf *out, struct sl_str v);                 /* with the quotes */
+/* Already JSON; empty is written as null. */
+void sl_json_raw(struct sl_json *j, const char *key, struct sl_str json);
+void sl_json_escape(struct sl_buf *out, struct sl_str v); /* with the quotes */
 
-#define SL_JSON_DEPTH_MAX 32
+#define SL_JSON_DEPTH_MAX  32
 #define SL_JSON_VALUES_MAX 10000
 /* Returns an owned reference (json_decref it) or NULL with *why filled (EINVAL, "line 1 column 7: ..."; never the text itself). */
 json_t *sl_json_parse(struct sl_str text, struct sl_fail *why);
 /* Borrowed reads; the default when the key is absent or of another type. */
-struct sl_str sl_json_get_str(const json_t *obj, const char *key);        /* empty when absent; borrowed from obj */
+struct sl_str sl_json_get_str(const json_t *obj, const char *key); /* empty when absent; borrowed from obj */
 int64_t sl_json_get_int(const json_t *obj, const char *key, int64_t fallback);
 bool sl_json_get_bool(const json_t *obj, const char *key, bool fallback);
 /* Dump a value compactly into out (object keys in their own order). */

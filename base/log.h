@@ -19,17 +19,18 @@ struct sl_kv {
     struct sl_str s;
     int64_t i;
 };
-#define SL_KV(k, cstr) ((struct sl_kv){.key = (k), .type = SL_KV_T_STR, .s = sl_str_c(cstr)})
+#define SL_KV(k, cstr)  ((struct sl_kv){.key = (k), .type = SL_KV_T_STR, .s = sl_str_c(cstr)})
 #define SL_KV_S(k, str) ((struct sl_kv){.key = (k), .type = SL_KV_T_STR, .s = (str)})
-#define SL_KV_I(k, n) ((struct sl_kv){.key = (k), .type = SL_KV_T_INT, .i = (int64_t)(n)})
-#define SL_KV_FAIL(f) SL_KV("why", (f)->text)
+#define SL_KV_I(k, n)   ((struct sl_kv){.key = (k), .type = SL_KV_T_INT, .i = (int64_t)(n)})
+#define SL_KV_FAIL(f)   SL_KV("why", (f)->text)
 
 /* sl_log(SL_INFO, "partition acquired", SL_KV("partition", tag), SL_KV_I("epoch", e)); */
-#define sl_log(level, msg, ...)                                                                           \
-    sl_log_line((level), (msg), (const struct sl_kv[]){__VA_ARGS__ __VA_OPT__(,) {.key = NULL}})
+#define sl_log(level, msg, ...)                                                                              \
+    sl_log_line((level), (msg), (const struct sl_kv[]){__VA_ARGS__ __VA_OPT__(, ){.key = NULL}})
 void sl_log_line(enum sl_level level, const char *msg, const struct sl_kv *kv);
 void sl_log_text(const char *msg, const char *key, struct sl_str customer_words);
-void sl_log_setup(const char *role, enum sl_level level, enum sl_log_format format);   /* role: a field of every line */
+/* role: a field of every line */
+void sl_log_setup(const char *role, enum sl_level level, enum sl_log_format format);
 bool sl_log_enabled(enum sl_level level);
 
 #endif

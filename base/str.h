@@ -18,29 +18,35 @@ struct sl_str {
 #define SL_STR(lit) ((struct sl_str){.ptr = ("" lit), .len = sizeof(lit) - 1})
 #define SL_STR_NONE ((struct sl_str){.ptr = "", .len = 0})
 
-static inline struct sl_str sl_str_c(const char *s) { return (struct sl_str){.ptr = s, .len = strlen(s)}; }
-static inline struct sl_str sl_str_n(const char *p, size_t n) { return (struct sl_str){.ptr = p, .len = n}; }
+static inline struct sl_str sl_str_c(const char *s)
+{
+    return (struct sl_str){.ptr = s, .len = strlen(s)};
+}
+static inline struct sl_str sl_str_n(const char *p, size_t n)
+{
+    return (struct sl_str){.ptr = p, .len = n};
+}
 bool sl_str_eq(struct sl_str a, struct sl_str b);
 bool sl_str_eq_c(struct sl_str a, const char *b);
 bool sl_str_starts(struct sl_str s, const char *prefix);
-bool sl_str_find(struct sl_str s, struct sl_str needle, size_t *at);       /* at: untouched when absent */
-bool sl_str_utf8(struct sl_str s);                                         /* valid UTF-8, no NUL (RFC 3629) */
-sl_err sl_str_int(struct sl_str s, int64_t *out) SL_MUST_CHECK;            /* decimal, optional '-', whole string */
-sl_err sl_str_uint(struct sl_str s, uint64_t *out) SL_MUST_CHECK;          /* decimal, whole string */
-char *sl_str_dup(struct sl_str s);                                         /* NUL-terminated copy, caller frees */
-uint64_t sl_str_hash(struct sl_str s, uint64_t seed);                      /* not for adversaries unless seed is secret */
+bool sl_str_find(struct sl_str s, struct sl_str needle, size_t *at); /* at: untouched when absent */
+bool sl_str_utf8(struct sl_str s);                                   /* valid UTF-8, no NUL (RFC 3629) */
+sl_err sl_str_int(struct sl_str s, int64_t *out) SL_MUST_CHECK;      /* decimal, optional '-', whole string */
+sl_err sl_str_uint(struct sl_str s, uint64_t *out) SL_MUST_CHECK;    /* decimal, whole string */
+char *sl_str_dup(struct sl_str s);                                   /* NUL-terminated copy, caller frees */
+uint64_t sl_str_hash(struct sl_str s, uint64_t seed); /* not for adversaries unless seed is secret */
 
 struct sl_buf {
-    char *ptr;       /* NULL until the first write */
+    char *ptr; /* NULL until the first write */
     size_t len, cap;
-    size_t max;      /* 0: SL_BUF_MAX */
+    size_t max; /* 0: SL_BUF_MAX */
     bool overflow;
 };
 #define SL_BUF_MAX (16u << 20)
 
 void sl_buf_init(struct sl_buf *b, size_t max);
-void sl_buf_fini(struct sl_buf *b);                  /* frees; the struct may be used again */
-void sl_buf_clear(struct sl_buf *b);                 /* keeps the memory */
+void sl_buf_fini(struct sl_buf *b);  /* frees; the struct may be used again */
+void sl_buf_clear(struct sl_buf *b); /* keeps the memory */
 void sl_buf_add(struct sl_buf *b, const void *p, size_t n);
 void sl_buf_str(struct sl_buf *b, struct sl_str s);
 void sl_buf_c(struct sl_buf *b, const char *s);
@@ -48,7 +54,10 @@ void sl_buf_char(struct sl_buf *b, char c);
 void sl_buf_int(struct sl_buf *b, int64_t v);
 void sl_buf_uint(struct sl_buf *b, uint64_t v);
 void sl_buf_printf(struct sl_buf *b, const char *fmt, ...) SL_PRINTF(2, 3);
-void sl_buf_cut(struct sl_buf *b, size_t n);         /* drop the first n bytes */
-static inline struct sl_str sl_buf_view(const struct sl_buf *b) { return (struct sl_str){.ptr = b->ptr ? b->ptr : "", .len = b->len}; }
+void sl_buf_cut(struct sl_buf *b, size_t n); /* drop the first n bytes */
+static inline struct sl_str sl_buf_view(const struct sl_buf *b)
+{
+    return (struct sl_str){.ptr = b->ptr ? b->ptr : "", .len = b->len};
+}
 
 #endif

@@ -6,9 +6,10 @@
 
 #define SL_ULID_LEN 26
 void sl_ulid_make(char out[SL_ULID_LEN + 1], int64_t unix_ms, const unsigned char random[10]);
-void sl_ulid_new(char out[SL_ULID_LEN + 1], int64_t unix_ms);                 /* system randomness */
+void sl_ulid_new(char out[SL_ULID_LEN + 1], int64_t unix_ms); /* system randomness */
 /* The same (ms, seq, ordinal, salt) always gives the same ULID: ids made by step() come from partition, entry and ordinal. */
-void sl_ulid_derive(char out[SL_ULID_LEN + 1], int64_t unix_ms, uint64_t seq, uint32_t ordinal, uint64_t salt);
+void sl_ulid_derive(char out[SL_ULID_LEN + 1], int64_t unix_ms, uint64_t seq, uint32_t ordinal,
+                    uint64_t salt);
 bool sl_ulid_valid(struct sl_str s);
 
 #endif

@@ -130,10 +130,10 @@ static void test_config_unknown_keys_are_refused_with_a_guess(void **state)
 {
     (void)state;
     refuse("gateway:\n  lisen: a\n", "t.yaml:2:3: gateway.lisen: no such key; did you mean listen?");
-    refuse("gatway: {}\n", "t.yaml:1:1: gatway: no such key; did you mean gateway?");
+    refuse("gatewey: {}\n", "t.yaml:1:1: gatewey: no such key; did you mean gateway?");
     refuse("gateway:\n  entirely_else: a\n", "t.yaml:2:3: gateway.entirely_else: no such key");
-    refuse("inboxes:\n  web:\n    chanel: a\n",
-           "t.yaml:3:5: inboxes.web.chanel: no such key; did you mean channel?");
+    refuse("inboxes:\n  web:\n    channe: a\n",
+           "t.yaml:3:5: inboxes.web.channe: no such key; did you mean channel?");
     refuse("gateway:\n  listen_file: a\n",
            "t.yaml:2:3: gateway.listen_file: no such key"); /* only secrets have files */
     refuse("gateway.listen: a\n", "t.yaml:1:1: expected a key of letters");
@@ -274,7 +274,7 @@ static void test_config_environment_stands_above_the_file(void **state)
 
 static void write_secret(char path[32], const char *bytes, size_t n)
 {
-    strcpy(path, "/tmp/sluice-unit-XXXXXX"); /* NOLINT: a literal into an array that holds it */
+    memcpy(path, "/tmp/sluice-unit-XXXXXX", sizeof "/tmp/sluice-unit-XXXXXX");
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, bytes, n), (ssize_t)n);

@@ -27,7 +27,7 @@ static void test_secret_eq_compares_all_bytes(void **state)
     (void)state;
     assert_true(sl_secret_eq(SL_STR("token"), SL_STR("token")));
     assert_false(sl_secret_eq(SL_STR("token"), SL_STR("tokeN")));
-    assert_false(sl_secret_eq(SL_STR("token"), SL_STR("toke")));
+    assert_false(sl_secret_eq(SL_STR("token"), SL_STR("tok")));
     assert_false(sl_secret_eq(sl_str_n("a\0b", 3), sl_str_n("a\0c", 3)));
     assert_true(sl_secret_eq(SL_STR_NONE, sl_str_n(NULL, 0)));
 }
