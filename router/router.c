@@ -6,6 +6,7 @@
 #include "base/crypto.h"
 #include "router/conversation.h"
 #include "router/desk.h"
+#include "router/rules.h"
 
 #include <stdlib.h>
 
