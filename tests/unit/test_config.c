@@ -132,8 +132,8 @@ static void test_config_unknown_keys_are_refused_with_a_guess(void **state)
     refuse("gateway:\n  lisen: a\n", "t.yaml:2:3: gateway.lisen: no such key; did you mean listen?");
     refuse("gatewey: {}\n", "t.yaml:1:1: gatewey: no such key; did you mean gateway?");
     refuse("gateway:\n  entirely_else: a\n", "t.yaml:2:3: gateway.entirely_else: no such key");
-    refuse("inboxes:\n  web:\n    channe: a\n",
-           "t.yaml:3:5: inboxes.web.channe: no such key; did you mean channel?");
+    refuse("inboxes:\n  web:\n    chamnel: a\n",
+           "t.yaml:3:5: inboxes.web.chamnel: no such key; did you mean channel?");
     refuse("gateway:\n  listen_file: a\n",
            "t.yaml:2:3: gateway.listen_file: no such key"); /* only secrets have files */
     refuse("gateway.listen: a\n", "t.yaml:1:1: expected a key of letters");

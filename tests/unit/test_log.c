@@ -67,16 +67,17 @@ static void test_log_json_line_is_json(void **state)
 static void test_log_values_cannot_forge(void **state)
 {
     (void)state;
-    char *s =
-        format(SL_LOG_LOGFMT, "refused", 0,
-               LINE(SL_KV("peer", "x\nts=2023 level=error msg=forged"), SL_KV("b", "1 level=error"),
-                    SL_KV("c", "\x1b[2J\x9b"), SL_KV("d", "a\" level=error e=\""), SL_KV("e", "\r\xc2\x9b")));
+    char *s = format(SL_LOG_LOGFMT, "refused", 0,
+                     LINE(SL_KV("peer", "x\nts=2023 level=error msg=forged"), SL_KV("b", "1 level=error"),
+                          SL_KV("c", "\x1b[2J\x9b"), SL_KV("d", "a\" level=error e=\""),
+                          SL_KV("e", "\r\xc2\x9b"), SL_KV("f", "level=error")));
     assert_ptr_equal(strchr(s, '\n'), s + strlen(s) - 1);
     assert_null(strchr(s, '\r'));
     assert_null(strchr(s, '\x1b'));
     assert_null(strchr(s, '\x9b'));
     assert_contains(s, " peer=\"x\\nts=2023 level=error msg=forged\" ");
     assert_contains(s, " b=\"1 level=error\" ");
+    assert_contains(s, " f=\"level=error\"\n");
     assert_contains(s, " d=\"a\\\" level=error e=\\\"\" ");
     free(s);
 }
@@ -150,6 +151,26 @@ static void test_flood_keeps_its_table_under_many_messages(void **state)
     free(f);
 }
 
+static void test_flood_counts_what_it_holds_when_its_table_is_full(void **state)
+{
+    (void)state;
+    struct sl_flood *f = sl_alloc(sizeof *f);
+    uint64_t repeated;
+    char msg[32];
+    for (int i = 0; i < SL_LOG_FLOOD_SLOTS + 6; i++) {
+        (void)snprintf(msg, sizeof msg, "message %d", i);
+        for (int k = 0; k < SL_LOG_BURST + 2; k++)
+            (void)sl_flood_pass(f, SL_WARN, msg, (uint64_t)i, &repeated);
+    }
+    assert_int_equal(f->held, 2 * SL_LOG_FLOOD_SLOTS);
+    int reports = 0;
+    for (; sl_flood_report(f, UINT64_MAX, &repeated) != NULL; reports++)
+        assert_int_equal(repeated, 2);
+    assert_int_equal(reports, SL_LOG_FLOOD_SLOTS);
+    assert_int_equal(f->held, 0);
+    free(f);
+}
+
 static void test_mask_hides_numbers_addresses_and_tokens(void **state)
 {
     (void)state;
@@ -200,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_flood_holds_after_ten_and_reports_them),
         cmocka_unit_test(test_flood_is_reported_even_if_the_line_never_comes_back),
         cmocka_unit_test(test_flood_keeps_its_table_under_many_messages),
+        cmocka_unit_test(test_flood_counts_what_it_holds_when_its_table_is_full),
         cmocka_unit_test(test_mask_hides_numbers_addresses_and_tokens),
         cmocka_unit_test(test_log_line_reaches_stderr_by_level),
     };
