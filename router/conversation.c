@@ -107,14 +107,16 @@ static struct sl_str cut_at_slash(struct sl_str *rest)
 
 #define ADDR_MAX_BYTES 330 /* of KEY_MAX_BYTES, with room for any prefix and tag */
 
+/* Leaves t->address empty when the address is malformed. */
 static bool split_addr(struct talk *t, struct sl_str addr)
 {
     struct sl_str rest = addr;
     t->tenant = cut_at_slash(&rest);
     t->inbox_name = cut_at_slash(&rest);
-    t->address = rest;
-    return addr.len <= ADDR_MAX_BYTES && t->tenant.len <= KEY_TENANT_MAX_BYTES && key_part_ok(t->tenant) &&
-           key_part_ok(t->inbox_name) && key_part_ok(t->address);
+    bool is_ok = addr.len <= ADDR_MAX_BYTES && t->tenant.len <= KEY_TENANT_MAX_BYTES &&
+                 key_part_ok(t->tenant) && key_part_ok(t->inbox_name) && key_part_ok(rest);
+    t->address = is_ok ? rest : SL_STR_NONE;
+    return is_ok;
 }
 
 static bool is_conversation_id(struct sl_str id)
