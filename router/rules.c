@@ -110,7 +110,7 @@ static sl_err parse_inbox(const char *name, const json_t *v, struct rules_inbox 
                                .skills = string_of(v, "skills", ""),
                                .priority = sl_json_get_int(v, "priority", 0)};
     if (!json_is_object(v) || !is_name_or_empty(in->bot) || in->queue == NULL ||
-        !key_part_ok(sl_str_c(in->queue)) || in->skills == NULL)
+        !key_part_ok(sl_str_c(in->queue)) || in->skills == NULL || !rules_list_ok(sl_str_c(in->skills)))
         return sl_fail_set(
             why, SL_EINVAL, 0,
             "rules: inboxes.%.60s: bot, queue and skills must be names of letters, digits and ._@+-", name);
