@@ -113,6 +113,19 @@ static sl_err check_name(const char *key, const char *name, struct sl_fail *why)
                        MSG_ID_MAX_BYTES);
 }
 
+sl_err bot_check(const struct sl_config *cfg, struct sl_fail *why)
+{
+    const char *consumer = sl_config_str(cfg, "bot.consumer");
+    sl_err err = check_name("bot.name", sl_config_str(cfg, "bot.name"), why);
+    if (err == SL_OK && consumer[0] != '\0')
+        err = check_name("bot.consumer", consumer, why);
+    struct bot_faq *faq = err == SL_OK ? load_faq(cfg, why) : NULL;
+    if (faq == NULL)
+        return why->code;
+    bot_faq_free(&faq);
+    return SL_OK;
+}
+
 static void start_worker(struct bot *b, const struct sl_config *cfg, const char *consumer)
 {
     const struct bot_worker_config worker = {
@@ -134,8 +147,7 @@ struct bot *bot_start(struct sl_loop *l, const struct sl_config *cfg, const stru
     default_consumer(consumer);
     const char *configured = sl_config_str(cfg, "bot.consumer");
     const char *name = configured[0] != '\0' ? configured : consumer;
-    if (check_name("bot.consumer", name, why) != SL_OK ||
-        check_name("bot.name", sl_config_str(cfg, "bot.name"), why) != SL_OK)
+    if (bot_check(cfg, why) != SL_OK)
         return NULL;
     struct bot_faq *faq = load_faq(cfg, why);
     if (faq == NULL)

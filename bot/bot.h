@@ -11,6 +11,8 @@
 #include "bus/bus.h"
 
 struct bot;
+/* What the table of keys cannot check: names, and that the file of questions can be read. */
+sl_err bot_check(const struct sl_config *cfg, struct sl_fail *why) SL_MUST_CHECK;
 extern const struct sl_key bot_keys[]; /* ends with a NULL key */
 
 /* NULL with *why filled when the configuration or the file of questions is wrong. on_stopped follows

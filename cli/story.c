@@ -1,0 +1,565 @@
+/* cli/story.c - steps in a table; frames that arrive become facts; a step is done when its facts are there. */
+#include "cli/story.h"
+
+#include "base/json.h"
+#include "cli/tcp.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define STEP_DEADLINE_MS 8000
+#define AGAIN_MS         100 /* after "busy" */
+#define SOCKET_PATH      "/v1/socket"
+#define ID_MAX_BYTES     128
+#define AGENT_SAYS       "您好，我是客服。七天内都可以退，我帮您登记了。"
+#define AGENT_SAYS_EN                                                                                        \
+    "Hello, I am from the service desk. You can return it within seven days; I have registered it."
+
+/* One side of the conversation. */
+struct party {
+    struct cli_story *story;
+    const char *label;
+    struct cli_socket *socket;
+    bool is_open, is_welcome;
+    unsigned n;                /* of the last command */
+    bool is_acked, is_decided; /* the last command */
+    uint64_t sent_ns;
+    double ack_ms;
+    char *frame; /* the last command, to repeat it when the gateway is busy */
+    struct sl_timer again;
+};
+
+enum code { CODE_QUEUED, CODE_AGENT_JOINED, CODE_CLOSED, CODE_RATE, CODE_RATED, CODE_COUNT };
+static const char *const codes[CODE_COUNT] = {"queued", "agent_joined", "closed", "rate", "rated"};
+
+struct cli_story {
+    struct sl_loop *loop;
+    struct cli_story_config cfg;
+    void (*fn)(void *arg, bool is_complete);
+    void *arg;
+    size_t step;
+    uint64_t began_ns;
+    struct party visitor, agent;
+    struct cli_http *login;
+    bool has_code[CODE_COUNT];
+    unsigned bot_answers, agent_answers, agent_saw;
+    char conv[ID_MAX_BYTES], token[ID_MAX_BYTES];
+    int64_t ticket, control;
+    bool has_snapshot, is_over, is_complete;
+    struct sl_timer deadline;
+    struct sl_post end;
+    struct sl_buf text; /* scratch */
+};
+/* The steps. */
+#define STEPS(X)                                                                                             \
+    X(visitor_comes, "the visitor opens the page")                                                           \
+    X(asks_in_chinese, "the visitor asks in Chinese, the bot answers")                                       \
+    X(asks_in_english, "the visitor asks in English, the bot answers")                                       \
+    X(asks_for_human, "the visitor asks for a person and is in line")                                        \
+    X(agent_logs_in, "an agent logs in")                                                                     \
+    X(agent_connects, "the agent connects and is offered the visitor")                                       \
+    X(agent_accepts, "the agent accepts")                                                                    \
+    X(agent_looks, "the agent reads the conversation")                                                       \
+    X(agent_answers, "the agent answers")                                                                    \
+    X(visitor_thanks, "the visitor writes back to the agent")                                                \
+    X(agent_closes, "the agent closes, the visitor is asked to rate")                                        \
+    X(visitor_rates, "the visitor rates")
+
+#define X(name, title)                                                                                       \
+    static void enter_##name(struct cli_story *s);                                                           \
+    static bool is_done_##name(const struct cli_story *s);
+STEPS(X)
+#undef X
+static const struct {
+    const char *title;
+    void (*enter)(struct cli_story *s);
+    bool (*is_done)(const struct cli_story *s);
+} steps[] = {
+#define X(name, title_) {title_, enter_##name, is_done_##name},
+    STEPS(X)
+#undef X
+};
+#define STEP_COUNT (sizeof steps / sizeof *steps)
+
+static double ms_since(uint64_t ns)
+{
+    return (double)(uv_hrtime() - ns) / 1e6;
+}
+
+static void print_note(const char *note)
+{
+    printf("%22s%s\n", "", note);
+}
+
+/* The transcript: time since the beginning, who, what; below it a translation, or how long it took. */
+static void print_line(const struct cli_story *s, const char *who, const char *what, const char *note)
+{
+    printf("%8.1f ms  %-8s %s\n", ms_since(s->began_ns), who, what);
+    if (note[0] != '\0')
+        print_note(note);
+    fflush(stdout);
+}
+
+static void finish(struct cli_story *s, bool is_complete)
+{
+    if (s->is_over)
+        return;
+    s->is_over = true;
+    s->is_complete = is_complete;
+    sl_timer_stop(&s->deadline);
+    sl_post_now(&s->end);
+}
+
+static void SL_PRINTF(2, 3) fail(struct cli_story *s, const char *fmt, ...)
+{
+    if (s->is_over)
+        return;
+    va_list args;
+    va_start(args, fmt);
+    fprintf(stderr, "story: step %zu of %zu (%s): ", s->step + 1, STEP_COUNT, steps[s->step].title);
+    vfprintf(stderr, fmt, args);
+    fputc('\n', stderr);
+    va_end(args);
+    finish(s, false);
+}
+
+static void advance(struct cli_story *s)
+{
+    while (!s->is_over && steps[s->step].is_done(s)) {
+        if (++s->step == STEP_COUNT) {
+            s->step--;
+            finish(s, true);
+            return;
+        }
+        sl_timer_start(&s->deadline, STEP_DEADLINE_MS);
+        steps[s->step].enter(s);
+    }
+}
+
+static void on_deadline(void *arg)
+{
+    fail(arg, "did not happen within %d s", STEP_DEADLINE_MS / 1000);
+}
+
+static void on_end(void *arg)
+{
+    struct cli_story *s = arg;
+    s->fn(s->arg, s->is_complete);
+}
+
+/* Sending. */
+
+static void send_command(struct party *p, const char *topic, const char *command, const char *members)
+{
+    struct sl_buf *b = &p->story->text;
+    sl_buf_clear(b);
+    p->n++;
+    sl_buf_printf(b, "{\"t\":\"cmd\",\"id\":\"%s-%u\",\"n\":%u,\"topic\":\"%s\",\"k\":\"%s\",\"d\":{%s}}",
+                  p->label, p->n, p->n, topic, command, members);
+    free(p->frame);
+    p->frame = sl_str_dup(sl_buf_view(b));
+    p->is_acked = p->is_decided = false;
+    p->sent_ns = uv_hrtime();
+    cli_socket_send(p->socket, sl_buf_view(b));
+}
+
+static void on_again(void *arg)
+{
+    struct party *p = arg;
+    if (p->socket != NULL && !p->story->is_over)
+        cli_socket_send(p->socket, sl_str_c(p->frame));
+}
+
+/* Receiving: a frame becomes facts, and a line of the transcript. */
+
+static void on_welcome(struct party *p)
+{
+    p->is_welcome = true;
+}
+
+static void print_times(const struct party *p)
+{
+    char note[96];
+    if (p->is_acked)
+        (void)snprintf(note, sizeof note, "[durable after %.1f ms, decided after %.1f ms]", p->ack_ms,
+                       ms_since(p->sent_ns));
+    else
+        (void)snprintf(note, sizeof note, "[decided after %.1f ms]", ms_since(p->sent_ns));
+    print_note(note);
+}
+
+static void on_result(struct party *p, const json_t *frame)
+{
+    char id[32];
+    (void)snprintf(id, sizeof id, "%s-%u", p->label, p->n);
+    if (!sl_str_eq_c(sl_json_get_str(frame, "id"), id))
+        return;
+    if (sl_json_get_bool(frame, "ok", false)) {
+        p->is_decided = true;
+        print_times(p);
+        return;
+    }
+    const struct sl_str code = sl_json_get_str(frame, "code"), text = sl_json_get_str(frame, "text");
+    fail(p->story, "the command was refused: %.*s (%.*s)", (int)code.len, code.ptr, (int)text.len, text.ptr);
+}
+
+static void on_ack(struct party *p)
+{
+    p->is_acked = true;
+    p->ack_ms = ms_since(p->sent_ns);
+}
+
+static void on_error(struct party *p, const json_t *frame)
+{
+    const struct sl_str code = sl_json_get_str(frame, "code"), text = sl_json_get_str(frame, "text");
+    if (sl_json_get_bool(frame, "retry", false) && p->frame != NULL)
+        sl_timer_start(&p->again, AGAIN_MS);
+    else
+        fail(p->story, "the gateway answered %.*s: %.*s", (int)code.len, code.ptr, (int)text.len, text.ptr);
+}
+
+/* A system entry carries its words in both languages. */
+static void on_notice(struct cli_story *s, const json_t *message)
+{
+    const json_t *data = json_object_get(message, "data"); /* borrowed */
+    const struct sl_str code = sl_json_get_str(data, "code");
+    const struct sl_str zh = sl_json_get_str(data, "zh"), en = sl_json_get_str(data, "en");
+    char en_text[256];
+    (void)snprintf(en_text, sizeof en_text, "%.*s", (int)en.len, en.ptr);
+    for (size_t i = 0; i < CODE_COUNT; i++)
+        s->has_code[i] = s->has_code[i] || sl_str_eq_c(code, codes[i]);
+    sl_buf_clear(&s->text);
+    sl_buf_str(&s->text, zh);
+    sl_buf_char(&s->text, '\0');
+    print_line(s, "(system)", s->text.ptr, en_text);
+}
+
+/* An answer that the visitor sees, and how long after `asked` it came. */
+static void print_answer(struct cli_story *s, const char *who, struct sl_str text, const char *gloss,
+                         const struct party *asked)
+{
+    char note[96];
+    (void)snprintf(note, sizeof note, "[with the visitor %.1f ms after the %s sent it off]",
+                   ms_since(asked->sent_ns), asked->label);
+    sl_buf_clear(&s->text);
+    sl_buf_str(&s->text, text);
+    sl_buf_char(&s->text, '\0');
+    print_line(s, who, s->text.ptr, gloss);
+    print_note(note);
+}
+
+static void on_visitor_entry(struct cli_story *s, const json_t *entry)
+{
+    const json_t *message = json_object_get(entry, "m"); /* borrowed */
+    const struct sl_str by = sl_json_get_str(message, "by"), text = sl_json_get_str(message, "text");
+    if (sl_str_eq_c(by, "system")) {
+        on_notice(s, message);
+    } else if (sl_str_eq_c(by, "bot")) {
+        s->bot_answers++;
+        print_answer(s, "bot", text, "", &s->visitor);
+    } else if (sl_str_eq_c(by, "agent")) {
+        s->agent_answers++;
+        print_answer(s, "agent", text, AGENT_SAYS_EN, &s->agent);
+    }
+}
+
+static void on_agent_entry(struct cli_story *s, struct sl_str topic, const json_t *entry)
+{
+    if (sl_str_eq_c(topic, "me")) {
+        const struct sl_str conv = sl_json_get_str(entry, "c");
+        if (!sl_str_eq_c(sl_json_get_str(entry, "t"), "offered") || conv.len >= sizeof s->conv)
+            return;
+        (void)snprintf(s->conv, sizeof s->conv, "%.*s", (int)conv.len, conv.ptr);
+        s->ticket = sl_json_get_int(entry, "tk", 0);
+        return;
+    }
+    if (sl_str_eq_c(sl_json_get_str(json_object_get(entry, "m"), "by"), "visitor"))
+        s->agent_saw++;
+}
+
+static void on_snapshot(struct cli_story *s, const json_t *frame)
+{
+    const json_t *state = json_object_get(json_object_get(frame, "snap"), "state"); /* borrowed */
+    s->control = sl_json_get_int(state, "epoch", 0);
+    s->has_snapshot = true;
+}
+
+static void on_frame(struct party *p, const json_t *frame)
+{
+    struct cli_story *s = p->story;
+    const struct sl_str t = sl_json_get_str(frame, "t");
+    const json_t *entry = json_object_get(frame, "d"); /* borrowed */
+    if (sl_str_eq_c(t, "welcome"))
+        on_welcome(p);
+    else if (sl_str_eq_c(t, "ack"))
+        on_ack(p);
+    else if (sl_str_eq_c(t, "res"))
+        on_result(p, frame);
+    else if (sl_str_eq_c(t, "err"))
+        on_error(p, frame);
+    else if (sl_str_eq_c(t, "ok"))
+        on_snapshot(s, frame);
+    else if (sl_str_eq_c(t, "ev") && p == &s->visitor)
+        on_visitor_entry(s, entry);
+    else if (sl_str_eq_c(t, "ev"))
+        on_agent_entry(s, sl_json_get_str(frame, "topic"), entry);
+}
+
+static void on_message(void *arg, struct sl_str text)
+{
+    struct party *p = arg;
+    struct sl_fail why = {0};
+    json_t *root = sl_json_parse(text, &why); /* owned */
+    if (root == NULL) {
+        fail(p->story, "a message of the gateway is no JSON: %s", why.text);
+        return;
+    }
+    if (json_is_array(root)) {
+        for (size_t i = 0; i < json_array_size(root); i++)
+            on_frame(p, json_array_get(root, i));
+    } else {
+        on_frame(p, root);
+    }
+    json_decref(root);
+    advance(p->story);
+}
+
+static void on_opened(void *arg)
+{
+    struct party *p = arg;
+    struct cli_story *s = p->story;
+    struct sl_json j;
+    p->is_open = true;
+    sl_buf_clear(&s->text);
+    sl_json_begin(&j, &s->text);
+    sl_json_open(&j, NULL, '{');
+    sl_json_c(&j, "t", "hello");
+    sl_json_c(&j, "role", p == &s->visitor ? "visitor" : "agent");
+    if (p == &s->visitor)
+        sl_json_c(&j, "inbox", s->cfg.inbox);
+    else
+        sl_json_c(&j, "token", s->token);
+    sl_json_c(&j, "client", "sluice-up/1");
+    sl_json_close(&j, '}');
+    cli_socket_send(p->socket, sl_buf_view(&s->text));
+}
+
+static void on_closed(void *arg, int code, const char *why)
+{
+    struct party *p = arg;
+    p->socket = NULL;
+    fail(p->story, "the %s's socket ended: %s (code %d)", p->label, why, code);
+}
+
+static void connect_party(struct party *p)
+{
+    static const struct cli_socket_ops ops = {
+        .opened = on_opened, .message = on_message, .closed = on_closed};
+    const struct cli_story *s = p->story;
+    p->socket = cli_socket_open(s->loop, s->cfg.ip, s->cfg.port, SOCKET_PATH, &ops, p);
+}
+
+/* What the two say. */
+
+static void say(struct party *p, const char *topic, const char *members, const char *zh, const char *en)
+{
+    print_line(p->story, p->label, zh, en);
+    send_command(p, topic, "message.send", members);
+}
+
+static void enter_visitor_comes(struct cli_story *s)
+{
+    connect_party(&s->visitor);
+}
+static bool is_done_visitor_comes(const struct cli_story *s)
+{
+    return s->visitor.is_welcome;
+}
+
+static void enter_asks_in_chinese(struct cli_story *s)
+{
+    say(&s->visitor, "me", "\"text\":\"请问怎么退货？\"", "请问怎么退货？",
+        "How do I return an item, please?");
+}
+static bool is_done_asks_in_chinese(const struct cli_story *s)
+{
+    return s->visitor.is_decided && s->bot_answers >= 1;
+}
+
+static void enter_asks_in_english(struct cli_story *s)
+{
+    say(&s->visitor, "me", "\"text\":\"How long does a refund take?\"", "How long does a refund take?", "");
+}
+static bool is_done_asks_in_english(const struct cli_story *s)
+{
+    return s->visitor.is_decided && s->bot_answers >= 2;
+}
+
+static void enter_asks_for_human(struct cli_story *s)
+{
+    say(&s->visitor, "me", "\"text\":\"转人工\"", "转人工", "A person, please.");
+}
+static bool is_done_asks_for_human(const struct cli_story *s)
+{
+    return s->visitor.is_decided && s->has_code[CODE_QUEUED];
+}
+
+static void on_login(void *arg, int status, struct sl_str body)
+{
+    struct cli_story *s = arg;
+    s->login = NULL;
+    json_t *root = status == 200 ? sl_json_parse(body, NULL) : NULL; /* owned */
+    const struct sl_str token = root != NULL ? sl_json_get_str(root, "token") : SL_STR_NONE;
+    if (token.len == 0 || token.len >= sizeof s->token)
+        fail(s, "POST /v1/login answered %d", status);
+    else
+        (void)snprintf(s->token, sizeof s->token, "%.*s", (int)token.len, token.ptr);
+    json_decref(root);
+    advance(s);
+}
+
+static void enter_agent_logs_in(struct cli_story *s)
+{
+    sl_buf_clear(&s->text);
+    sl_buf_printf(&s->text, "{\"once\":\"%s\"}", s->cfg.once_token);
+    s->login = cli_http_open(s->loop, s->cfg.ip, s->cfg.port, "POST", "/v1/login", sl_buf_view(&s->text),
+                             STEP_DEADLINE_MS, on_login, s);
+}
+static bool is_done_agent_logs_in(const struct cli_story *s)
+{
+    return s->token[0] != '\0';
+}
+
+static void enter_agent_connects(struct cli_story *s)
+{
+    print_line(s, "(agent)", "客服登录", "The agent logs in with the one-time token.");
+    s->agent.sent_ns = uv_hrtime();
+    connect_party(&s->agent);
+}
+static bool is_done_agent_connects(const struct cli_story *s)
+{
+    return s->agent.is_welcome && s->conv[0] != '\0';
+}
+
+static const char *conversation_topic(struct cli_story *s, char out[ID_MAX_BYTES + 8])
+{
+    (void)snprintf(out, ID_MAX_BYTES + 8, "conv:%s", s->conv);
+    return out;
+}
+
+static void enter_agent_accepts(struct cli_story *s)
+{
+    char topic[ID_MAX_BYTES + 8], members[48], note[96];
+    (void)snprintf(note, sizeof note, "Offered %.1f ms after the agent connected; accepted.",
+                   ms_since(s->agent.sent_ns));
+    print_line(s, "(agent)", "客服接入", note);
+    (void)snprintf(members, sizeof members, "\"ticket\":%lld", (long long)s->ticket);
+    send_command(&s->agent, conversation_topic(s, topic), "conv.accept", members);
+}
+static bool is_done_agent_accepts(const struct cli_story *s)
+{
+    return s->agent.is_decided && s->has_code[CODE_AGENT_JOINED];
+}
+
+static void enter_agent_looks(struct cli_story *s)
+{
+    sl_buf_clear(&s->text);
+    sl_buf_printf(&s->text, "{\"t\":\"sub\",\"id\":\"look\",\"topic\":\"conv:%s\"}", s->conv);
+    cli_socket_send(s->agent.socket, sl_buf_view(&s->text));
+}
+static bool is_done_agent_looks(const struct cli_story *s)
+{
+    return s->has_snapshot;
+}
+
+static void enter_agent_answers(struct cli_story *s)
+{
+    char topic[ID_MAX_BYTES + 8], members[160];
+    (void)snprintf(members, sizeof members, "\"text\":\"" AGENT_SAYS "\",\"control\":%lld",
+                   (long long)s->control);
+    send_command(&s->agent, conversation_topic(s, topic), "message.send", members);
+}
+static bool is_done_agent_answers(const struct cli_story *s)
+{
+    return s->agent.is_decided && s->agent_answers >= 1;
+}
+
+static void enter_visitor_thanks(struct cli_story *s)
+{
+    say(&s->visitor, "me", "\"text\":\"太好了，谢谢！\"", "太好了，谢谢！", "Great, thank you!");
+}
+static bool is_done_visitor_thanks(const struct cli_story *s)
+{
+    return s->visitor.is_decided && s->agent_saw >= 1;
+}
+
+static void enter_agent_closes(struct cli_story *s)
+{
+    char topic[ID_MAX_BYTES + 8], members[48];
+    (void)snprintf(members, sizeof members, "\"control\":%lld", (long long)s->control);
+    send_command(&s->agent, conversation_topic(s, topic), "conv.close", members);
+}
+static bool is_done_agent_closes(const struct cli_story *s)
+{
+    return s->agent.is_decided && s->has_code[CODE_RATE] && s->has_code[CODE_CLOSED];
+}
+
+static void enter_visitor_rates(struct cli_story *s)
+{
+    print_line(s, s->visitor.label, "★★★★★", "");
+    send_command(&s->visitor, "me", "message.rate", "\"score\":5");
+}
+static bool is_done_visitor_rates(const struct cli_story *s)
+{
+    return s->visitor.is_decided;
+}
+
+/* Life. */
+
+static void party_init(struct party *p, struct cli_story *s, const char *label)
+{
+    p->story = s;
+    p->label = label;
+    sl_timer_init(&p->again, s->loop, on_again, p);
+}
+
+struct cli_story *cli_story_start(struct sl_loop *l, const struct cli_story_config *cfg,
+                                  void (*fn)(void *arg, bool is_complete), void *arg)
+{
+    struct cli_story *s = sl_alloc(sizeof *s);
+    s->loop = l;
+    s->cfg = *cfg;
+    s->fn = fn;
+    s->arg = arg;
+    s->began_ns = uv_hrtime();
+    sl_buf_init(&s->text, 0);
+    party_init(&s->visitor, s, "visitor");
+    party_init(&s->agent, s, "agent");
+    sl_timer_init(&s->deadline, l, on_deadline, s);
+    sl_post_init(&s->end, l, on_end, s);
+    sl_timer_start(&s->deadline, STEP_DEADLINE_MS);
+    steps[0].enter(s);
+    return s;
+}
+
+static void party_fini(struct party *p)
+{
+    cli_socket_close(&p->socket);
+    sl_timer_stop(&p->again);
+    free(p->frame);
+}
+
+void cli_story_free(struct cli_story **sp)
+{
+    struct cli_story *s = *sp;
+    *sp = NULL;
+    if (s == NULL)
+        return;
+    party_fini(&s->visitor);
+    party_fini(&s->agent);
+    cli_http_close(&s->login);
+    sl_timer_stop(&s->deadline);
+    sl_post_cancel(&s->end);
+    sl_buf_fini(&s->text);
+    free(s);
+}
