@@ -1,0 +1,129 @@
+// Faults: kill -9 and SIGSTOP of gateway, router, bot worker and Redis, from a deck that a seed has shuffled.
+
+import { sleep } from './world.mjs';
+
+// Mostly short pauses, some beyond every deadline (a command's is 5 s, a lease here 1.5 s).
+function pauseMs(random, i) {
+    if (i % 10 === 9) return random.integer(5500, 10000);
+    if (i % 3 === 2) return random.integer(1500, 4000);
+    return random.integer(100, 1000);
+}
+
+const MIX = [['router', 'kill', 18], ['router', 'stop', 14], ['gateway', 'kill', 14], ['gateway', 'stop', 10],
+             ['redis', 'kill', 12], ['redis', 'stop', 6], ['bot', 'kill', 16], ['bot', 'stop', 10]];
+
+// `count` faults in the proportions of a mix ([kind, how, weight, range of ms?]), in random order.
+export function deckOf(random, count, mix = MIX) {
+    const total = mix.reduce((n, [, , weight]) => n + weight, 0), deck = [];
+    for (const [kind, how, weight, range] of mix) {
+        const many = Math.max(1, Math.round(count * weight / total));
+        for (let i = 0; i < many; i++) {
+            const ms = range ? random.integer(...range) : how === 'kill' ? random.integer(50, 600) : limited(kind, pauseMs(random, i));
+            deck.push({ kind, how, ms });
+        }
+    }
+    while (deck.length < count) deck.push({ kind: 'router', how: 'kill', ms: random.integer(50, 600) });
+    return random.shuffle(deck);
+}
+
+// Redis asleep stops everybody: one long sleep a run is enough.
+const limited = (kind, ms) => (kind === 'redis' ? Math.min(ms, 6500) : ms);
+
+export class Nemesis {
+    constructor(world, random, deck, { everyMs = 700, note = () => {} } = {}) {
+        Object.assign(this, { world, random, deck, everyMs, note });
+        this.done = {};
+        this.total = 0;
+        this.pending = new Set();
+        this.isStopped = false;
+    }
+
+    async run() {
+        for (const fault of this.deck) {
+            if (this.isStopped) break;
+            await sleep(this.everyMs * (0.6 + 0.8 * this.random.next()));
+            if (this.isStopped) break;
+            this.strike(fault);
+        }
+        await Promise.all(this.pending);
+    }
+
+    strike(fault) {
+        const targets = this.world.of(fault.kind).filter(p => p.isRunning && !p.isPaused && !p.isStruck);
+        if (targets.length === 0) {
+            this.deck.push(fault); // its turn comes later
+            return;
+        }
+        const p = this.random.pick(targets);
+        p.isStruck = true;
+        const key = `${fault.how === 'kill' ? 'kill -9' : 'SIGSTOP'} ${fault.kind}`;
+        this.done[key] = (this.done[key] ?? 0) + 1;
+        this.total++;
+        this.note(`${key} ${p.name} ${fault.ms} ms`);
+        const acting = this.act(p, fault).catch(() => {}).finally(() => {
+            p.isStruck = false;
+            this.pending.delete(acting);
+        });
+        this.pending.add(acting);
+    }
+
+    async act(p, fault) {
+        if (fault.how === 'kill') {
+            await p.kill();
+            await sleep(fault.ms);
+            if (p.isWanted && !p.isRunning) p.start();
+        } else {
+            p.pause();
+            await sleep(fault.ms);
+            p.resume();
+        }
+    }
+
+    async heal() {
+        this.isStopped = true;
+        await Promise.all(this.pending);
+        for (const p of this.world.processes) {
+            if (p.isPaused) p.resume();
+            if (!p.isRunning) p.start();
+        }
+    }
+}
+
+// ---- a zombie's late writes: a lease epoch that is over, sent again and again; each must be refused ----
+
+export class Zombie {
+    constructor(world, random) {
+        Object.assign(this, { world, random, isStopped: false, sent: 0 });
+        this.wrong = [];
+    }
+
+    async run() {
+        while (!this.isStopped) {
+            await sleep(200);
+            await Promise.race([this.write().catch(() => {}), sleep(3000)]);
+        }
+    }
+
+    async write() {
+        const tag = this.random.pick(this.world.tags), { redis } = this.world;
+        const [epoch, offset, now] = await redis.hmget(`meta:{${tag}}`, 'epoch', 'offset', 'now');
+        if (!epoch || !offset || !now) return;
+        const old = String(Number(epoch) - 1), key = name => `${name}:{${tag}}`;
+        const keys = ['meta', 'in', 'out', 'timers', 'num', 'relay', 'dead'].map(key);
+        await this.expect(`commit_1 on {${tag}} under lease epoch ${old} of ${epoch}`, redis.fcall('commit_1', 7, ...keys, old, 'A-ZOMBIE',
+            offset, offset, now, 1000, tag, 0, ...Array(8).fill(0)));
+        await this.expect(`renew_1 on {${tag}} under lease epoch ${old} of ${epoch}`, redis.fcall('renew_1', 1, keys[0], old, 'A-ZOMBIE', 1000));
+    }
+
+    async expect(what, call) {
+        let got = 'accepted';
+        try {
+            await call;
+        } catch (error) {
+            if (!/^FENCED/.test(error.message)) return; // it did not arrive
+            got = 'FENCED';
+        }
+        this.sent++;
+        if (got !== 'FENCED') this.wrong.push({ what, expected: 'FENCED', got });
+    }
+}
