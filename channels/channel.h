@@ -86,6 +86,7 @@ struct chan_ops {
      * words. */
     sl_err (*frame)(struct chan *ch, struct sl_str kind, struct sl_str text, struct sl_str data_json,
                     struct msg *m, struct sl_fail *why);
+    void (*reload)(struct chan *ch, const struct sl_config *cfg); /* take over reloadable keys; may be NULL */
     void (*drain)(struct chan *ch, uint64_t deadline_mono_ms); /* settle every job, then idle */
     void (*close)(struct chan *ch);                            /* free; ends with host->closed */
 };
@@ -124,6 +125,7 @@ sl_err chan_hello(struct chan *ch, const struct chan_hello *in, struct chan_visi
 sl_err chan_frame(struct chan *ch, struct sl_str kind, struct sl_str text, struct sl_str data_json,
                   struct msg *m, struct sl_fail *why) SL_MUST_CHECK;
 sl_err chan_request(struct chan *ch, struct chan_request *rq) SL_MUST_CHECK;
+void chan_reload(struct chan *ch, const struct sl_config *cfg);
 void chan_drain(struct chan *ch, uint64_t deadline_mono_ms);
 void chan_close(struct chan *ch);
 
