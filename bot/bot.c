@@ -37,8 +37,10 @@ struct bot {
 
 static void on_ready(void *arg, bool is_ready)
 {
-    (void)arg;
+    struct bot *b = arg;
     sl_log(SL_INFO, is_ready ? "store: ready" : "store: connection lost, trying again");
+    if (is_ready && b->worker != NULL)
+        bot_worker_wake(b->worker);
 }
 
 static void on_unfit(void *arg, const struct sl_fail *why)

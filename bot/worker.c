@@ -181,14 +181,9 @@ void bot_worker_free(struct bot_worker **wp)
     (void)settled(w);
 }
 
-void bot_worker_forget(struct bot_worker **wp)
+void bot_worker_wake(struct bot_worker *w)
 {
-    struct bot_worker *w = *wp;
-    *wp = NULL;
-    if (w == NULL)
-        return;
-    stop_timers(w);
-    worker_release(w);
+    sl_post_now(&w->turn);
 }
 
 size_t bot_worker_in_hand(const struct bot_worker *w)

@@ -47,8 +47,9 @@ void bot_worker_drain(
     struct bot_worker *w); /* takes no more tasks, finishes those in hand, then ops->stopped */
 void bot_worker_free(
     struct bot_worker **w); /* whatever is in flight settles into nothing; memory follows then */
-void bot_worker_forget(
-    struct bot_worker **w); /* simulation: its process was killed: nobody will call back, its bus is gone */
+/* The store has become ready: do at once what would be tried again within 0.2 s. */
+void bot_worker_wake(struct bot_worker *w);
+
 size_t bot_worker_in_hand(const struct bot_worker *w);
 
 #endif
