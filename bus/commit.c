@@ -160,7 +160,7 @@ void part_commit_build(struct part *p)
     bus_args_c(a, p->offset);
     bus_args_c(a, p->new_offset);
     bus_args_int(a, p->now_ms);
-    bus_args_int(a, (int64_t)p->cfg.lease_ms);
+    bus_args_int(a, 0); /* the lease is renewed by housekeeping, once for many commits */
     bus_args_c(a, p->tag);
     bus_args_int(a, p->cfg.history_keep);
     build_states(p, a);

@@ -15,6 +15,7 @@ local ANSWER_STRINGS_MAX = 64
 local ANSWER_LOG_MAX = 100000
 local MAY_HOLD_MAX = 50000             -- a log longer than this is not kept for readers of class may
 local TICK_MAX = 1000
+local TRIM_EVERY = 64                  -- facts delivered to a stream that is trimmed by time
 local FENCED = 'FENCED another owner holds this partition' -- Redis puts ERR before a word that stands alone
 
 -- ---- small helpers ----
@@ -147,8 +148,7 @@ local function accept(keys, a)
     if mode == 'n' then
         number = integer(what)
         if not number or number == 0 or not session then return refuse('BAD number') end
-        local slot = 'e' .. digits(number % SESSION_ANSWERS)
-        local s = redis.call('HMGET', session, 'n', slot, 'k', 't')
+        local s = redis.call('HMGET', session, 'n', 'e' .. number % SESSION_ANSWERS, 'k', 't')
         local last = tonumber(s[1] or '0')
         if number <= last then
             return {'dup', (number > last - SESSION_ANSWERS and s[2]) or ''}
@@ -177,11 +177,13 @@ local function accept(keys, a)
     end
     local entry = redis.call('XADD', log, '*', unpack(a, first, after - 1))
     if mode == 'n' then
-        redis.call('HSET', session, 'n', digits(number), 'e' .. digits(number % SESSION_ANSWERS), entry)
+        local slot = number % SESSION_ANSWERS
         if tokens then
-            redis.call('HSET', session, 'k', string.format('%.3f', tokens - 1), 't', digits(now))
+            redis.call('HSET', session, 'n', what, 'e' .. slot, entry, 'k', string.format('%.3f', tokens - 1), 't', digits(now))
+        else
+            redis.call('HSET', session, 'n', what, 'e' .. slot, entry)
         end
-        redis.call('PEXPIRE', session, digits(ttl))
+        if slot == 1 then redis.call('PEXPIRE', session, digits(ttl)) end -- a week is not counted to the frame
     elseif mode == 'i' then
         redis.call('HSET', keys[2], what, entry)
         redis.call('PEXPIRE', keys[2], digits(ttl), 'NX')
@@ -302,15 +304,17 @@ local function parse_sections(a)
     return c
 end
 
-local function check_states(a, c, tag)
+-- The type of a key is known once a read of that type has passed: redis.call ends the Function at WRONGTYPE, and nothing is
+-- written before the last check. A key that this commit does not write is not looked at.
+local function check_states(a, c, tag, is_read)
     for i = c[1][1], c[1][1] + 5 * c[1][2] - 1, 5 do
         local key, op = a[i], a[i + 1]
-        if not string.find(key, tag, 1, true) or not is_type(key, 'hash') then
-            return 'state ' .. key
-        end
+        if not string.find(key, tag, 1, true) then return 'state ' .. key end
+        if not is_read[key] then redis.call('HLEN', key) end
         if op == 'd' then
-            if a[i + 2] ~= '' and (not string.find(a[i + 2], tag, 1, true) or not is_type(a[i + 2], 'list')) then
-                return 'log of state ' .. key
+            if a[i + 2] ~= '' then
+                if not string.find(a[i + 2], tag, 1, true) then return 'log of state ' .. key end
+                redis.call('LLEN', a[i + 2])
             end
         elseif op ~= 's' or not integer(a[i + 3]) or not integer(a[i + 4]) then
             return 'operation on state ' .. key
@@ -319,23 +323,26 @@ local function check_states(a, c, tag)
     return nil
 end
 
--- Fills logs: in order of appearance, {log, state, base, length after this commit}.
-local function check_history(a, c, tag, logs)
+-- Fills logs: in order of appearance, {log, state, number of its last entry after this commit}; and is_read: states whose type is
+-- known. Writing begins with the first log: if that is no list, its RPUSH ends the Function before anything was written.
+local function check_history(a, c, tag, logs, is_read)
     local seen = {}
     for i = c[2][1], c[2][1] + 4 * c[2][2] - 1, 4 do
         local log, state, number = a[i], a[i + 1], integer(a[i + 2])
         local h = seen[log]
         if not h then
-            if not string.find(log, tag, 1, true) or not is_type(log, 'list') then return 'log ' .. log end
-            if not string.find(state, tag, 1, true) or not is_type(state, 'hash') then return 'state of log ' .. log end
-            h = {log, state, tonumber(redis.call('HGET', state, 'b') or '0'), redis.call('LLEN', log)}
+            if not string.find(log, tag, 1, true) then return 'log ' .. log end
+            if not string.find(state, tag, 1, true) then return 'state of log ' .. log end
+            h = {log, state, tonumber(redis.call('HGET', state, 'n') or '0')}
+            is_read[state] = true
             seen[log] = h
             logs[#logs + 1] = h
+            if #logs > 1 then redis.call('LLEN', log) end
         end
         if state ~= h[2] then return 'two states of log ' .. log end
-        h[4] = h[4] + 1
-        if number ~= h[3] + h[4] then
-            return 'number in ' .. log .. ': ' .. digits(h[3] + h[4]) .. ' is next'
+        h[3] = h[3] + 1
+        if number ~= h[3] then
+            return 'number in ' .. log .. ': ' .. digits(h[3]) .. ' is next'
         end
     end
     return nil
@@ -363,22 +370,22 @@ local function check_timers(a, c)
     return nil
 end
 
-local function check_keys(keys)
-    local types = {'hash', 'stream', 'stream', 'zset', 'hash', 'hash', 'stream'}
-    for i = 1, 7 do
-        if not is_type(keys[i], types[i]) then return 'type of ' .. keys[i] end
-    end
-    return nil
+local function check_keys(keys, c)
+    if c[3][2] > 0 then redis.call('XLEN', keys[3]) end
+    if c[5][2] > 0 then redis.call('ZCARD', keys[4]) end
+    if c[6][2] > 0 then redis.call('HLEN', keys[6]) end
+    if #c.dead > 0 then redis.call('XLEN', keys[7]) end
 end
 
 local function write_history(a, c, logs, keep)
+    local length = {}
     for i = c[2][1], c[2][1] + 4 * c[2][2] - 1, 4 do
-        redis.call('RPUSH', a[i], a[i + 3])
+        length[a[i]] = redis.call('RPUSH', a[i], a[i + 3])
     end
     for _, h in ipairs(logs) do
-        if keep > 0 and h[4] > keep + 100 then
+        if keep > 0 and length[h[1]] > keep + 100 then
             redis.call('LTRIM', h[1], digits(-keep), '-1')
-            redis.call('HSET', h[2], 'b', digits(h[3] + h[4] - keep))
+            redis.call('HSET', h[2], 'b', digits(h[3] - keep))
         end
     end
 end
@@ -412,22 +419,23 @@ end
 
 local function commit(keys, a)
     local meta = keys[1]
-    if not owns(meta, a[1], a[2]) then return refuse(FENCED) end -- @mutant no-epoch
-    local stored = redis.call('HMGET', meta, 'offset', 'now')
-    local offset = stored[1] or '0-0'
+    local m = redis.call('HMGET', meta, 'epoch', 'run', 'offset', 'now')
+    if m[1] ~= a[1] or m[2] ~= a[2] then return refuse(FENCED) end -- @mutant no-epoch
+    local offset = m[3] or '0-0'
     if offset ~= a[3] then return refuse('MOVED_OFFSET ' .. offset) end -- @mutant no-offset
     local now, lease, keep = integer(a[5]), integer(a[6]), integer(a[8])
     if not now or not lease or not keep or not id_parts(a[3]) or not id_parts(a[4]) or id_less(a[4], a[3]) then
         return refuse('BAD arguments')
     end
-    if now < tonumber(stored[2] or '0') then return refuse('BAD now: it would run back') end
+    if now < tonumber(m[4] or '0') then return refuse('BAD now: it would run back') end
     local c = parse_sections(a)
     if not c then return refuse('BAD counts') end
-    local tag, logs = '{' .. a[7] .. '}', {}
-    local why = check_keys(keys) or check_states(a, c, tag) or check_history(a, c, tag, logs)
+    local tag, logs, is_read = '{' .. a[7] .. '}', {}, {}
+    local why = check_history(a, c, tag, logs, is_read) or check_states(a, c, tag, is_read)
         or check_numbers(a, c, keys[5]) or check_timers(a, c)
     if why then return refuse('BAD ' .. why) end
     if not check_relay(a, c[6][1], c[6][2]) then return refuse('BAD relay positions') end
+    check_keys(keys, c)
 
     write_history(a, c, logs, keep)
     write_states(a, c)
@@ -441,7 +449,11 @@ local function commit(keys, a)
     write_timers(a, c, keys[4])
     write_relay(keys[6], a, c[6][1], c[6][2])
     write_dead(a, c, keys[7])
-    redis.call('HSET', meta, 'offset', a[4], 'now', a[5], 'until', digits(time_ms() + lease))
+    if lease > 0 then
+        redis.call('HSET', meta, 'offset', a[4], 'now', a[5], 'until', digits(time_ms() + lease))
+    else
+        redis.call('HSET', meta, 'offset', a[4], 'now', a[5])
+    end
     for i = c[8][1], c[8][1] + 2 * c[8][2] - 1, 2 do
         redis.call('PUBLISH', a[i], a[i + 1])
     end
@@ -468,7 +480,6 @@ local function deliver(keys, a)
     local epoch, first, trim_ms = integer(a[2]), integer(a[3]), integer(a[4])
     local facts = parse_facts(a, 5)
     if not k or not epoch or not first or first == 0 or not trim_ms or not facts then return refuse('BAD counts') end
-    if not is_type(destination, 'stream') or not is_type(from, 'hash') then return refuse('BAD type of ' .. destination) end
     local mark, mark_epoch = string.match(redis.call('HGET', from, k) or '0 0', '^(%d+) (%d+)$')
     mark, mark_epoch = tonumber(mark), tonumber(mark_epoch)
     local skip, is_fork = 0, first <= mark and epoch > mark_epoch and #facts > 0
@@ -480,7 +491,7 @@ local function deliver(keys, a)
     end
     if skip < #facts then redis.call('HSET', from, k, digits(mark) .. ' ' .. digits(epoch)) end
     if is_fork then redis.call('HINCRBY', from, 'forks', 1) end
-    if trim_ms > 0 then
+    if trim_ms > 0 and mark % TRIM_EVERY < #facts then
         redis.call('XTRIM', destination, 'MINID', digits(math.max(0, time_ms() - trim_ms)))
     end
     return mark

@@ -664,7 +664,8 @@ static redisReply *write_commit(struct function_call *f, const struct commit *c)
     write_dead(f, c);
     (void)memory_hash_set(f->data, f->key[0], SL_STR("offset"), f->arg[3]);
     (void)memory_hash_set(f->data, f->key[0], SL_STR("now"), f->arg[4]);
-    memory_hash_set_int(f->data, f->key[0], SL_STR("until"), f->data->now_unix_ms + c->lease);
+    if (c->lease > 0)
+        memory_hash_set_int(f->data, f->key[0], SL_STR("until"), f->data->now_unix_ms + c->lease);
     for (size_t i = 0; i < c->s[PUBLISHES].count && f->data->published != NULL; i++) {
         const struct sl_str *a = &f->arg[c->s[PUBLISHES].first + 2 * i];
         (void)f->data->published(f->data->owner, a[0], a[1]);

@@ -89,6 +89,7 @@ struct part {
     int64_t next_due_ms, due_since_tick_ms; /* INT64_MAX: none */
     bool is_ticking;
     unsigned housekeepings;
+    size_t events_since_trim;
     uint64_t lease_sent_mono_ms;
 
     struct sl_timer retry, tick, house;

@@ -21,6 +21,7 @@
 #define RETRY_MS        50
 #define HOUSEKEEPING_MS 1000
 #define TRIM_EVERY      10 /* housekeepings */
+#define TRIM_EVENTS      5000 /* or sooner: the command log has a cap */
 #define RELOAD_COUNT    128
 #define TICK_LIMIT      256
 #define SLEW_PCT        5 /* now runs at most this much faster or slower than the monotonic clock */
@@ -686,6 +687,7 @@ static void commit_is_written(struct part *p, struct sl_str out_id)
     effects_written(p->fx);
     SL_COUNT("sluice_commits_total", "", "batches written", 1);
     SL_COUNT("sluice_events_total", "", "events processed", p->batch_count);
+    p->events_since_trim += p->batch_count;
     if (p->first->is_to_bury)
         SL_COUNT("sluice_dead_letters_total", "", "events that went to the dead letters", 1);
     memcpy(p->offset, p->new_offset, sizeof(p->offset));
@@ -766,7 +768,6 @@ static void commit_send(struct part *p)
 {
     if (!p->is_committing)
         part_commit_build(p);
-    p->lease_sent_mono_ms = sl_loop_mono_ms(loop_of(p));
     if (part_send(p, &p->commit_args, on_committed) != SL_OK) {
         sl_timer_start(&p->retry, RETRY_MS);
         return;
@@ -875,6 +876,7 @@ static void on_trimmed(struct part *p, sl_err err, const struct bus_value *v, co
 
 static void send_trim(struct part *p)
 {
+    p->events_since_trim = 0;
     struct sl_str relayed = relay_out_position(p->relay);
     if (sl_mutant("trim-too-far") && p->last != NULL) {
         bus_args_clear(&p->args);
@@ -904,7 +906,7 @@ static void on_house(void *arg)
         send_positions(p);
     if (sl_loop_mono_ms(loop_of(p)) - p->lease_sent_mono_ms >= p->cfg.lease_ms / 3)
         send_renew(p);
-    if (++p->housekeepings % TRIM_EVERY == 0 || sl_mutant("trim-too-far"))
+    if (++p->housekeepings % TRIM_EVERY == 0 || p->events_since_trim > TRIM_EVENTS || sl_mutant("trim-too-far"))
         send_trim(p);
 }
 
