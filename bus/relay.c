@@ -183,13 +183,16 @@ static void lane_append(struct relay_lane *lane, struct relay_fact *f)
     lane->relay->backlog++;
 }
 
-/* Whole batches at the head whose facts are all delivered: the position moves past them. */
+/* Whole batches at the head whose facts are all delivered: the position moves past them. A batch whose entry is
+ * unknown (its commit was found out to be executed, its answer was lost) is passed with the next one. */
 static void position_advance(struct relay *r)
 {
     while (r->first != NULL && r->first->open == 0) {
         struct relay_batch *b = r->first;
-        memcpy(r->position, b->out_id, sizeof(r->position));
-        r->position_dirty = true;
+        if (b->out_id[0] != '\0') {
+            memcpy(r->position, b->out_id, sizeof(r->position));
+            r->position_dirty = true;
+        }
         r->first = b->next;
         if (r->first == NULL)
             r->last = NULL;
