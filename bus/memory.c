@@ -754,6 +754,15 @@ struct sl_str memory_request_name(const struct memory_store *s, size_t which)
     return r->count > 1 && sl_str_eq_c(r->arg[0], "FCALL") ? r->arg[1] : r->arg[0];
 }
 
+struct sl_str memory_request_key(const struct memory_store *s, size_t which)
+{
+    const struct connection *c = executable_at(s, which);
+    const struct request *r = c != NULL ? c->requests.head : NULL;
+    if (r == NULL || r->count < 2)
+        return SL_STR_NONE;
+    return sl_str_eq_c(r->arg[0], "FCALL") && r->count > 3 ? r->arg[3] : r->arg[1];
+}
+
 bool memory_next_due(const struct memory_store *s, int64_t *unix_ms)
 {
     bool any = false;

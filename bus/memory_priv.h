@@ -148,5 +148,6 @@ bool memory_next_due(const struct memory_store *s, int64_t *unix_ms);
  * name, for traces. */
 unsigned memory_request_process(const struct memory_store *s, size_t which);
 struct sl_str memory_request_name(const struct memory_store *s, size_t which);
+struct sl_str memory_request_key(const struct memory_store *s, size_t which);
 
 #endif

@@ -868,6 +868,24 @@ static void check_frame(struct world *w, const struct visitor *v, const struct f
         sim_fail(w, "I9 the poisoned message %s was processed", f->id);
 }
 
+/* Only an event that took its process with it again and again may be buried; here nothing else can be wrong with one. */
+static void check_dead(struct world *w)
+{
+    char name[NAME_BYTES], reason[NAME_BYTES];
+    for (unsigned k = 0; k < SIM_TAGS; k++) {
+        name_of(name, key_dead(w->tag[k]));
+        const struct bus_value *v = SIM_PEEK(w, "XRANGE", name, "-", "+");
+        for (size_t i = 0; i < bus_value_count(v); i++) {
+            const struct bus_value *items = bus_value_at(bus_value_at(v, i), 1);
+            (void)text_of(reason, bus_value_str(bus_value_at(items, 3)));
+            if (strcmp(reason, "it ended the process that stepped it") != 0)
+                sim_fail(w, "I9 entry %.*s of partition %s was buried: %s",
+                         (int)bus_value_str(bus_value_at(items, 1)).len,
+                         bus_value_str(bus_value_at(items, 1)).ptr, w->tag[k], reason);
+        }
+    }
+}
+
 static void check_frames(struct world *w)
 {
     struct sl_buf history, dead;
@@ -951,6 +969,8 @@ void check_all(struct world *w)
         check_histories(&r);
     if (w->verdict[0] == '\0')
         check_frames(w);
+    if (w->verdict[0] == '\0')
+        check_dead(w);
     digest_logs(w);
     replay_free(&r);
 }

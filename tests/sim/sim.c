@@ -188,7 +188,7 @@ int main(int argc, char **argv)
         return 2;
     }
     (void)setenv("SLUICE_FAULTS", "step.poison", 1);
-    sl_log_setup("sim", o.is_verbose && o.seeds == 1 ? SL_INFO : (enum sl_level)(-1), SL_LOG_LOGFMT);
+    sl_log_setup("sim", o.is_verbose ? SL_INFO : SL_ERROR, SL_LOG_LOGFMT);
     sl_mutant_set(o.mutant);
     return all_mutants ? run_mutants(&o) : run_seeds(&o);
 }

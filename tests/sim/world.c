@@ -328,9 +328,10 @@ static void run_reply(struct process *p, size_t which)
 static void execute(struct world *w, size_t which)
 {
     if (w->is_traced) {
-        struct sl_str name = memory_request_name(w->store, which);
+        struct sl_str name = memory_request_name(w->store, which), key = memory_request_key(w->store, which);
         unsigned pid = memory_request_process(w->store, which);
-        sim_trace(w, "execute %.*s of %d", (int)name.len, name.ptr, pid == UINT_MAX ? -1 : (int)pid);
+        sim_trace(w, "execute %.*s %.*s of %d", (int)name.len, name.ptr, (int)key.len, key.ptr,
+                  pid == UINT_MAX ? -1 : (int)pid);
     }
     memory_execute(w->store, which);
 }
