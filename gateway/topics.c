@@ -303,6 +303,39 @@ static void forward_entry(struct gw_watch *w, const struct push *p)
     gw_session_send(s, GW_NOW);
 }
 
+/* "<name>": "<conversation>" in JSON that the router wrote, without a parser: a quote inside a string is escaped there, so the
+ * first match is the member. Caller frees; NULL when there is none. */
+static char *conversation_in(struct sl_str json, struct sl_str name)
+{
+    char tag[KEY_TAG_MAX_BYTES];
+    size_t at;
+    if (!sl_str_find(json, name, &at))
+        return NULL;
+    struct sl_str rest = sl_str_n(json.ptr + at + name.len, json.len - at - name.len);
+    const char *end = memchr(rest.ptr, '"', rest.len);
+    struct sl_str conv = sl_str_n(rest.ptr, end != NULL ? (size_t)(end - rest.ptr) : 0);
+    return key_conversation_tag(tag, conv) == SL_OK ? sl_str_dup(conv) : NULL;
+}
+
+/* The first entry of a conversation says by itself where a visitor's log begins. False: the log must be read. */
+static bool begin_with(struct gw_watch *w, const struct push *p)
+{
+    char *conv = w->kind == GW_TOPIC_VISITOR && p->number == 1
+                     ? conversation_in(p->json, SL_STR("\"conversation\":\""))
+                     : NULL;
+    bool is_new = conv != NULL && (w->conv == NULL || strcmp(conv, w->conv) != 0);
+    if (!is_new) {
+        free(conv);
+        return false;
+    }
+    free(w->conv);
+    w->conv = conv;
+    w->gen = p->gen;
+    w->number = 0;
+    w->shown_gen = shown_generation(w, w->gen, w->conv);
+    return true;
+}
+
 static void on_entry_push(struct gw_watch *w, const struct push *p, struct sl_str payload)
 {
     if (!w->is_live) {
@@ -311,17 +344,15 @@ static void on_entry_push(struct gw_watch *w, const struct push *p, struct sl_st
     }
     bool is_mutant = sl_mutant("no-gap-check") && w->gen == p->gen;
     bool is_next = w->gen == p->gen && p->number == w->number + 1;
-    if (is_next || is_mutant) {
+    bool is_visitor_new = w->kind == GW_TOPIC_VISITOR && w->conv == NULL;
+    if (((is_next || is_mutant) && !is_visitor_new) || begin_with(w, p)) {
         forward_entry(w, p);
         return;
     }
-    bool is_restart = w->kind == GW_TOPIC_VISITOR && p->number == 1; /* perhaps of a new conversation */
-    if (w->gen == p->gen && p->number <= w->number && !is_restart)
+    if (w->gen == p->gen && p->number <= w->number)
         return;
-    if (w->gen != p->gen || p->number > w->number) {
-        w->is_live = false;
-        hold(w, payload);
-    }
+    w->is_live = false;
+    hold(w, payload);
     ask_read(w, GW_URGENT);
 }
 
@@ -383,28 +414,12 @@ static void read_issued(struct gw_read *r)
         read_finish(r, false);
 }
 
-/* {"c":"<conversation>"} without a parser: the router writes it. */
-static char *conversation_of(struct sl_str json)
-{
-    static const char name[] = "\"c\":\"";
-    char tag[KEY_TAG_MAX_BYTES];
-    size_t at;
-    if (!sl_str_find(json, SL_STR("\"c\":\""), &at))
-        return NULL;
-    struct sl_str rest = sl_str_n(json.ptr + at + sizeof name - 1, json.len - at - (sizeof name - 1));
-    const char *end = memchr(rest.ptr, '"', rest.len);
-    if (end == NULL)
-        return NULL;
-    struct sl_str conv = sl_str_n(rest.ptr, (size_t)(end - rest.ptr));
-    return key_conversation_tag(tag, conv) == SL_OK ? sl_str_dup(conv) : NULL;
-}
-
 static void on_located(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
 {
     struct gw_read *r = arg;
     (void)why;
     if (err == SL_OK)
-        r->conv = conversation_of(bus_value_str(v));
+        r->conv = conversation_in(bus_value_str(v), SL_STR("\"c\":\""));
     if (!read_replied(r, err))
         return;
     if (r->conv == NULL)
