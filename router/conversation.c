@@ -86,6 +86,7 @@ struct move {            /* strings may be the conversation's own: they are read
     bool keeps_place;    /* to queued: its first place, not a new one */
 };
 static void conversation_go(struct talk *t, enum conversation_control to, const struct move *m);
+static void refuse(struct talk *t, const char *code, const char *text);
 
 /* ---- finding what an event is about ---- */
 
@@ -169,7 +170,9 @@ static enum found find(struct talk *t)
     return found;
 }
 
-/* A conversation for an address that has none. Its state is fetched like any other: NULL means later. */
+/* A conversation for an address that has none. Its state is fetched like any other: NULL means later.
+ * An owner who has lost the partition and does not know it yet may read what the next owner wrote: then the conversation is there
+ * already. What this step decides is never committed, but it must not stumble. */
 static struct conversation *make(struct talk *t)
 {
     char ulid[27];
@@ -179,9 +182,14 @@ static struct conversation *make(struct talk *t)
     sl_buf_c(&id, fx_tag(t->fx));
     sl_buf_char(&id, '.');
     sl_buf_c(&id, ulid);
-    t->c = fx_state(t->fx, &conversation_kind, sl_buf_view(&id));
+    struct conversation *c = fx_state(t->fx, &conversation_kind, sl_buf_view(&id));
     sl_buf_fini(&id);
-    return t->c;
+    if (c != NULL && c->s.exists) {
+        refuse(t, "exists", "");
+        return NULL;
+    }
+    t->c = c;
+    return c;
 }
 
 static void open_made(struct talk *t)

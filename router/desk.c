@@ -73,11 +73,23 @@ static bool gather_queues(struct room *r)
     return true;
 }
 
+/* An agent's state, its lists never NULL. */
+static struct desk_agent *load_agent(struct room *r, struct sl_str id)
+{
+    struct desk_agent *a = fx_state(r->fx, &desk_agent_kind, id);
+    if (a != NULL && a->session == NULL) {
+        desk_set(&a->session, SL_STR_NONE);
+        desk_set(&a->skills, SL_STR_NONE);
+        desk_set(&a->queues, SL_STR_NONE);
+    }
+    return a;
+}
+
 static bool gather_agents(struct room *r)
 {
     struct desk *d = r->desk;
     for (size_t i = 0; i < d->agents.count && i < DESK_AGENTS_MAX; i++) {
-        r->agents[i] = fx_state(r->fx, &desk_agent_kind, sl_str_c(d->agents.at[i]));
+        r->agents[i] = load_agent(r, sl_str_c(d->agents.at[i]));
         if (r->agents[i] == NULL)
             return false;
         r->agent_count = i + 1;
@@ -85,7 +97,7 @@ static bool gather_agents(struct room *r)
             r->agent = r->agents[i];
     }
     if (r->ev->type == EVENT_AGENT_ONLINE && r->agent == NULL && key_part_ok(r->ev->agent)) {
-        r->agent = fx_state(r->fx, &desk_agent_kind, r->ev->agent);
+        r->agent = load_agent(r, r->ev->agent);
         return r->agent != NULL;
     }
     return true;
