@@ -332,6 +332,8 @@ struct wait { /* one in the desk's line */
     int64_t ticket, since_ms, seq;
 };
 struct slot { /* what the desk gave away */
+    struct slot *next;
+    char conv[100];
     int64_t ticket, since_ms, seq;
 };
 struct fact {
@@ -349,7 +351,8 @@ struct replay {
     const struct part_ops *ops;
     struct state_cache *cache;
     struct effects *fx;
-    struct sl_map *talks, *slots;      /* conversation -> struct talk, struct slot */
+    struct sl_map *talks; /* conversation -> struct talk */
+    struct slot *slots;
     struct sl_map *expected[SIM_TAGS]; /* destination -> struct expected */
     struct sl_map *histories;          /* log key -> struct sl_buf of all entries, each with a newline */
     struct wait *line;
@@ -456,10 +459,32 @@ static struct wait *line_find(struct replay *r, struct sl_str conv)
     return x;
 }
 
+/* Of several slots that a conversation holds, the one with the highest ticket. */
+static const struct slot *slot_find(const struct replay *r, struct sl_str conv)
+{
+    const struct slot *found = NULL;
+    for (const struct slot *s = r->slots; s != NULL; s = s->next)
+        if (sl_str_eq_c(conv, s->conv) && (found == NULL || s->ticket > found->ticket))
+            found = s;
+    return found;
+}
+
+static void slot_remove(struct replay *r, struct sl_str conv, int64_t ticket)
+{
+    for (struct slot **at = &r->slots; *at != NULL; at = &(*at)->next) {
+        struct slot *s = *at;
+        if (!sl_str_eq_c(conv, s->conv) || s->ticket != ticket)
+            continue;
+        *at = s->next;
+        free(s);
+        return;
+    }
+}
+
 /* A need joins the line: at the place it had when it says that it waited, else by the time it waited. */
 static void line_join(struct replay *r, const struct event *ev)
 {
-    const struct slot *held = sl_map_get(r->slots, ev->conv);
+    const struct slot *held = slot_find(r, ev->conv);
     const struct wait *old = line_find(r, ev->conv);
     if ((held != NULL && held->ticket >= ev->ticket) || (old != NULL && old->ticket >= ev->ticket))
         return;
@@ -483,23 +508,21 @@ static void line_leave(struct replay *r, const struct event *fact)
         if (y != x && is_ahead(y, x))
             sim_fail(r->w, "I8 conversation %s was passed in the line by %s (event %.*s of the desk)",
                      y->conv, x->conv, (int)fact->entry.len, fact->entry.ptr);
-    struct slot *s = get_or_make(r->slots, fact->conv, sizeof *s);
-    *s = (struct slot){x->ticket, x->since_ms, x->seq};
+    struct slot *s = sl_alloc(sizeof *s);
+    *s = (struct slot){.next = r->slots, .ticket = x->ticket, .since_ms = x->since_ms, .seq = x->seq};
+    memcpy(s->conv, x->conv, sizeof s->conv);
+    r->slots = s;
     line_remove(r, fact->conv, fact->ticket);
 }
 
 static void account_desk_event(struct replay *r, const struct event *ev)
 {
-    const struct slot *held = NULL;
-    if (ev->type == EVENT_NEED) {
+    if (ev->type == EVENT_NEED)
         line_join(r, ev);
-    } else if (ev->type == EVENT_CANCEL) {
+    else if (ev->type == EVENT_CANCEL)
         line_remove(r, ev->conv, ev->ticket);
-    } else if (ev->type == EVENT_RELEASED || ev->type == EVENT_REFUSED) {
-        held = sl_map_get(r->slots, ev->conv);
-        if (held != NULL && held->ticket == ev->ticket)
-            free(sl_map_del(r->slots, ev->conv));
-    }
+    else if (ev->type == EVENT_RELEASED || ev->type == EVENT_REFUSED)
+        slot_remove(r, ev->conv, ev->ticket);
 }
 
 /* ---- stepping an event and looking at what it caused ---- */
@@ -587,9 +610,28 @@ static void keep_history(struct replay *r, const struct fx_history *h)
     sl_buf_char(b, '\n');
 }
 
+static void trace_event(struct replay *r, const struct event *ev, struct before was)
+{
+    const struct fx_fact_item *facts;
+    size_t count = effects_facts(r->fx, &facts);
+    struct sl_buf text;
+    struct sl_json j;
+    if (!r->w->is_traced)
+        return;
+    sl_buf_init(&text, 0);
+    sl_json_begin(&j, &text);
+    event_to_json(ev, &j, NULL);
+    sim_trace(r->w, "replay %s %.*s now %" PRId64 " %.*s", r->w->tag[r->k], (int)ev->entry.len, ev->entry.ptr,
+              r->now_ms, (int)text.len, text.ptr);
+    for (size_t i = was.facts; i < count; i++)
+        sim_trace(r->w, "    -> %.*s", (int)facts[i].json.len, facts[i].json.ptr);
+    sl_buf_fini(&text);
+}
+
 /* Facts and entries of one event come in their own order; a turn is opened by a customer's words and answered by an
  * event of its own, so entries first is right for both accounts. */
-static void account(struct replay *r, const struct event *ev, bool was_stale, struct before was)
+static void account(struct replay *r, const struct event *ev, bool is_buried, bool was_stale,
+                    struct before was)
 {
     const struct fx_history *h;
     struct before is = count_effects(r->fx);
@@ -605,7 +647,7 @@ static void account(struct replay *r, const struct event *ev, bool was_stale, st
         if (r->k != SIM_DESK)
             account_entry(r, ev, h[i].object, h[i].entry);
     }
-    if (r->k == SIM_DESK)
+    if (r->k == SIM_DESK && !is_buried)
         account_desk_event(r, ev);
     account_facts(r, ev, was.facts);
     account_timers(r, was.timers);
@@ -625,9 +667,10 @@ static void replay_event(struct replay *r, const struct recorded *in, const json
                                sl_json_get_str(batch, "why"), r->now_ms);
     else
         outcome = effects_run(r->fx, r->ops, &ev, r->now_ms);
+    trace_event(r, &ev, was);
     if (outcome != FX_DONE)
         bad_entry(r, "I12 the event cannot be replayed", &ev, ev.conv);
-    account(r, &ev, was_stale, was);
+    account(r, &ev, json_array_size(dead) > 0, was_stale, was);
 }
 
 static void compare_facts(struct replay *r, const struct recorded *out)
@@ -941,8 +984,12 @@ static void replay_free(struct replay *r)
         r->line = x->next;
         free(x);
     }
+    while (r->slots != NULL) {
+        struct slot *s = r->slots;
+        r->slots = s->next;
+        free(s);
+    }
     free_values(&r->talks);
-    free_values(&r->slots);
     free_histories(&r->histories);
     for (unsigned k = 0; k < SIM_TAGS; k++)
         free_expected(&r->expected[k]);
@@ -958,7 +1005,7 @@ static void digest_logs(struct world *w)
 
 void check_all(struct world *w)
 {
-    struct replay r = {.w = w, .talks = sl_map_new(), .slots = sl_map_new(), .histories = sl_map_new()};
+    struct replay r = {.w = w, .talks = sl_map_new(), .histories = sl_map_new()};
     for (unsigned k = 0; k < SIM_TAGS; k++)
         r.expected[k] = sl_map_new();
     for (unsigned k = 0; k < SIM_TAGS && w->verdict[0] == '\0'; k++)

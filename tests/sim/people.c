@@ -696,6 +696,14 @@ static void agent_connect(struct agent *a)
     struct agent_command *c = command_new(a, EVENT_AGENT_ONLINE, NULL);
     c->capacity = SIM_AGENT_CAPACITY;
     (void)snprintf(c->text, sizeof c->text, "default");
+    if (a->first->type == EVENT_AGENT_OFFLINE &&
+        sim_chance(a->w, 500)) { /* the old session's notice comes late */
+        struct agent_command *late = a->first;
+        a->first = late->next;
+        late->next = NULL;
+        a->last->next = late;
+        a->last = late;
+    }
     a->alive_at_ms = a->w->now_ms + AGENT_ALIVE_MS;
 }
 
@@ -706,12 +714,11 @@ static void agent_think(struct agent *a)
     read_own_log(a);
     for (size_t i = 0; i < a->held_count; i++)
         attend(a, i);
-    if (!w->is_healed && sim_chance(w, 12))
-        (void)command_new(a, EVENT_AGENT_OFFLINE, NULL); /* with good manners */
-    else if (w->is_healed || !sim_chance(w, 12))
+    if (w->is_healed || !sim_chance(w, 25))
         return;
-    if (a->first == NULL || sim_chance(w, 500))
-        agent_disconnect(a); /* or without: her session falls silent */
+    if (sim_chance(w, 500))
+        (void)command_new(a, EVENT_AGENT_OFFLINE, NULL); /* with good manners, or her session falls silent */
+    agent_disconnect(a);
 }
 
 static void agent_tick(struct agent *a)

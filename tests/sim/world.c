@@ -564,6 +564,16 @@ static void watch_phase(struct world *w)
     record_all(w);
 }
 
+/* What was decided until it stalled, for whoever reads the trace. */
+static void show_decisions(struct world *w)
+{
+    char verdict[sizeof w->verdict];
+    memcpy(verdict, w->verdict, sizeof verdict);
+    w->verdict[0] = '\0';
+    check_all(w);
+    memcpy(w->verdict, verdict, sizeof verdict);
+}
+
 struct world *world_run(const struct options *o, uint64_t seed, bool is_traced)
 {
     struct world *w = world_new(o, seed, is_traced);
@@ -581,6 +591,8 @@ struct world *world_run(const struct options *o, uint64_t seed, bool is_traced)
         check_shown(w);
     if (w->verdict[0] == '\0')
         check_all(w);
+    else if (w->is_traced)
+        show_decisions(w);
     sim_digest(w, &w->now_ms, sizeof w->now_ms);
     return w;
 }
