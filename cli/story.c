@@ -9,7 +9,7 @@
 
 #define STEP_DEADLINE_MS 8000
 #define AGAIN_MS         100 /* after "busy" */
-#define SOCKET_PATH      "/v1/socket"
+#define SOCKET_PATH      "/ws"
 #define ID_MAX_BYTES     128
 #define AGENT_SAYS       "您好，我是客服。七天内都可以退，我帮您登记了。"
 #define AGENT_SAYS_EN                                                                                        \
@@ -58,8 +58,8 @@ struct cli_story {
     X(asks_for_human, "the visitor asks for a person and is in line")                                        \
     X(agent_logs_in, "an agent logs in")                                                                     \
     X(agent_connects, "the agent connects and is offered the visitor")                                       \
-    X(agent_accepts, "the agent accepts")                                                                    \
     X(agent_looks, "the agent reads the conversation")                                                       \
+    X(agent_accepts, "the agent accepts")                                                                    \
     X(agent_answers, "the agent answers")                                                                    \
     X(visitor_thanks, "the visitor writes back to the agent")                                                \
     X(agent_closes, "the agent closes, the visitor is asked to rate")                                        \
@@ -188,19 +188,31 @@ static void print_times(const struct party *p)
     print_note(note);
 }
 
+static bool is_last_command(const struct party *p, struct sl_str id)
+{
+    char last[32];
+    (void)snprintf(last, sizeof last, "%s-%u", p->label, p->n);
+    return sl_str_eq_c(id, last);
+}
+
+static void on_decided(struct party *p)
+{
+    if (p->is_decided)
+        return;
+    p->is_decided = true;
+    print_times(p);
+}
+
 static void on_result(struct party *p, const json_t *frame)
 {
-    char id[32];
-    (void)snprintf(id, sizeof id, "%s-%u", p->label, p->n);
-    if (!sl_str_eq_c(sl_json_get_str(frame, "id"), id))
-        return;
-    if (sl_json_get_bool(frame, "ok", false)) {
-        p->is_decided = true;
-        print_times(p);
-        return;
-    }
     const struct sl_str code = sl_json_get_str(frame, "code"), text = sl_json_get_str(frame, "text");
-    fail(p->story, "the command was refused: %.*s (%.*s)", (int)code.len, code.ptr, (int)text.len, text.ptr);
+    if (!is_last_command(p, sl_json_get_str(frame, "id")))
+        return;
+    if (sl_json_get_bool(frame, "ok", false))
+        on_decided(p);
+    else
+        fail(p->story, "the command was refused: %.*s (%.*s)", (int)code.len, code.ptr, (int)text.len,
+             text.ptr);
 }
 
 static void on_ack(struct party *p)
@@ -252,6 +264,8 @@ static void on_visitor_entry(struct cli_story *s, const json_t *entry)
 {
     const json_t *message = json_object_get(entry, "m"); /* borrowed */
     const struct sl_str by = sl_json_get_str(message, "by"), text = sl_json_get_str(message, "text");
+    if (is_last_command(&s->visitor, sl_json_get_str(message, "id")))
+        on_decided(&s->visitor); /* read from the log, not pushed: the entry stands for the result */
     if (sl_str_eq_c(by, "system")) {
         on_notice(s, message);
     } else if (sl_str_eq_c(by, "bot")) {
@@ -273,6 +287,7 @@ static void on_agent_entry(struct cli_story *s, struct sl_str topic, const json_
         s->ticket = sl_json_get_int(entry, "tk", 0);
         return;
     }
+    s->control = sl_json_get_int(entry, "ce", s->control); /* transfers raise it */
     if (sl_str_eq_c(sl_json_get_str(json_object_get(entry, "m"), "by"), "visitor"))
         s->agent_saw++;
 }

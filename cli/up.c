@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 
 #include "base/crypto.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "cli/story.h"
 #include "cli/tcp.h"
@@ -31,6 +32,7 @@
 #define STORY_MS        55000
 #define ONCE_LIFE_MS    600000 /* the login link works for ten minutes */
 #define FAILURES_MAX    5      /* deaths of children before the first 200 */
+#define ONCE_CHARS      43     /* 256 bits in base64url */
 #define PORT_DEFAULT    8080
 #define AGENTS_MAX      20
 #define PASSWORD_CHARS  12
@@ -415,36 +417,31 @@ static void on_once_token(void *arg, sl_err err, const struct bus_value *v, cons
         print_addresses(u);
 }
 
-static void on_expiry_set(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
-{
-    (void)arg;
-    (void)v;
-    if (err != SL_OK)
-        sl_log(SL_WARN, "the login link will not expire", SL_KV("why", why->text));
-}
-
-/* once:<SHA-256 of the token, hex>, a hash of t tenant and g agent: see gateway/login.h. */
+/* once:<SHA-256 of the token, hex> = {"tenant","agent"}, for ten minutes: see gateway/login.h. */
 static void make_once_token(struct up *u)
 {
     unsigned char digest[32];
     char key[80] = "once:";
-    random_words(u->once_token, 43);
+    struct sl_buf value;
+    struct sl_json j;
+    random_words(u->once_token, ONCE_CHARS);
     sl_sha256(sl_str_c(u->once_token), digest);
-    sl_hex(key + 5, digest, sizeof digest);
-    const char *const fill[] = {"HSET", key, "t", u->tenant, "g", u->agent}, *const expire[] = {"PEXPIRE",
-                                                                                                key};
+    sl_hex(key + strlen(key), digest, sizeof digest);
+    sl_buf_init(&value, 0);
+    sl_json_begin(&j, &value);
+    sl_json_open(&j, NULL, '{');
+    sl_json_c(&j, "tenant", u->tenant);
+    sl_json_c(&j, "agent", u->agent);
+    sl_json_close(&j, '}');
     bus_args_clear(&u->args);
-    for (size_t i = 0; i < sizeof fill / sizeof *fill; i++)
-        bus_args_c(&u->args, fill[i]);
-    sl_err err = bus_command(u->bus, &u->args, BUS_DEADLINE_MS, on_once_token, u);
-    bus_args_clear(&u->args);
-    bus_args_c(&u->args, expire[0]);
-    bus_args_c(&u->args, expire[1]);
+    bus_args_c(&u->args, "SET");
+    bus_args_c(&u->args, key);
+    bus_args_str(&u->args, sl_buf_view(&value));
+    bus_args_c(&u->args, "PX");
     bus_args_int(&u->args, ONCE_LIFE_MS);
-    if (err == SL_OK)
-        err = bus_command(u->bus, &u->args, BUS_DEADLINE_MS, on_expiry_set, u);
-    if (err != SL_OK)
+    if (bus_command(u->bus, &u->args, BUS_DEADLINE_MS, on_once_token, u) != SL_OK)
         stop(u, EX_UNAVAILABLE);
+    sl_buf_fini(&value);
 }
 
 static void look_again(struct up *u)
