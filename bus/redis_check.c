@@ -259,6 +259,9 @@ static enum check_step judge_store_make(struct redis_check *c, sl_err err, const
                                         const struct sl_fail *why)
 {
     (void)v;
+    if (err != SL_OK && strncmp(why->text, "OOM", 3) == 0)
+        return check_unfit(
+            c, "memory is at maxmemory, so the store cannot be created: raise maxmemory or make room");
     return err == SL_OK ? CHECK_STORE_READ : check_refused(c, "HSETNX " KEY_STORE, err, why);
 }
 

@@ -68,6 +68,7 @@ struct redis_link {
     struct redis_backoff backoff;
     struct link_pending *first, *last, *spare;
     size_t pending_count, pending_bytes;
+    unsigned unanswered; /* commands that this connection took with it */
     unsigned sample;
     sl_err cut_err;     /* what pending commands settle with when the context dies */
     struct sl_fail why; /* of the last loss */
@@ -324,6 +325,7 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *data)
     show_in_flight(l);
     if (reply == NULL) {
         note_loss(l, ac);
+        l->unanswered++;
         count_error(l->cut_err);
         why = l->why;
         why.code = l->cut_err;
@@ -387,8 +389,7 @@ static void log_loss(struct redis_link *l, bool was_ready)
     if (l->why.code == SL_EREFUSED)
         return; /* unfit: whoever owns the bus is told */
     if (was_ready)
-        sl_log(SL_WARN, "redis: connection lost", SL_KV_FAIL(&l->why),
-               SL_KV_I("in_flight", l->pending_count));
+        sl_log(SL_WARN, "redis: connection lost", SL_KV_FAIL(&l->why), SL_KV_I("unanswered", l->unanswered));
     else if ((n & (n - 1)) == 0)
         sl_log(SL_WARN, "redis: cannot connect", SL_KV_FAIL(&l->why), SL_KV_I("attempt", n + 1));
 }
@@ -620,6 +621,7 @@ static void link_connect(void *arg)
     const struct redis_where *w = l->cfg.where;
     l->state = LINK_CONNECTING;
     l->cut_err = SL_ECLOSED;
+    l->unanswered = 0;
     l->attempt_deadline_mono_ms = sl_loop_mono_ms(l->cfg.loop) + l->cfg.connect_deadline_ms;
     arm_watchdog(l, l->attempt_deadline_mono_ms);
     if (w->path != NULL)

@@ -11,6 +11,12 @@
 
 /* ---- helpers ---- */
 
+/* Refused for good, by our own check or by Redis's for the type of a key. */
+static bool is_refused(const char *text)
+{
+    return strncmp(text, "!EREFUSED BAD ", 14) == 0 || strncmp(text, "!EREFUSED WRONGTYPE ", 20) == 0;
+}
+
 /* Member i of the array that a reply's text shows, at the top level. */
 static const char *member(const char *text, size_t i, char out[512])
 {
@@ -444,7 +450,7 @@ static void a_refused_commit_leaves_nothing_written(void **state)
     char *before = dump(w);
     for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
         const char *text = commit(w, &l, "0-0", "5-0", BAD[i]);
-        if (strncmp(text, "!EREFUSED BAD ", 14) != 0)
+        if (!is_refused(text))
             fail_msg("%s -> %s", BAD[i], text);
         char *after = dump(w);
         if (strcmp(after, before) != 0)
@@ -632,7 +638,7 @@ static void deliver_keeps_sources_apart_and_checks_before_it_writes(void **state
         "FCALL deliver_1 2 in:{5} in:{5} 3 5 2 0 1 2 t task",
     };
     for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++)
-        if (strncmp(world_say(w, "%s", BAD[i]), "!EREFUSED BAD ", 14) != 0)
+        if (!is_refused(world_say(w, "%s", BAD[i])))
             fail_msg("%s -> %s", BAD[i], w->text.ptr);
     world_expect(w, "2", "XLEN in:{5}");
     world_expect(w, "1 5", "HGET from:{5} 3");
@@ -643,8 +649,9 @@ static void deliver_trims_what_is_too_old(void **state)
 {
     struct world *w = *state;
     world_expect(w, "1-0", "XADD bot:faq 1-0 t old");
-    world_expect(w, "2", "FCALL deliver_1 2 bot:faq from:{bot:faq} 3 5 1 60000 2 2 t task 2 t task");
-    world_expect(w, "2", "XLEN bot:faq");
+    for (int i = 1; i <= 64; i++) /* not at each: once in 64 */
+        (void)world_say(w, "FCALL deliver_1 2 bot:faq from:{bot:faq} 3 5 %d 60000 1 2 t task", i);
+    world_expect(w, "64", "XLEN bot:faq");
     finish(w);
 }
 
