@@ -137,6 +137,21 @@ void check_often(struct world *w)
     each_state(w, &conversation_kind, check_conversation_now, &loads);
 }
 
+/* I5, right after a commit: what was written last was written under the lease epoch that is in force. */
+int64_t check_last_batch(struct world *w, struct sl_str meta, char last[48])
+{
+    char out[NAME_BYTES], tag[NAME_BYTES], name[NAME_BYTES];
+    (void)text_of(tag, sl_str_n(meta.ptr + 6, meta.len - 7)); /* meta:{tag} */
+    name_of(out, key_out(tag));
+    const struct bus_value *entry = bus_value_at(SIM_PEEK(w, "XREVRANGE", out, "+", "-", "COUNT", "1"), 0);
+    (void)snprintf(last, 48, "%.40s", text_of(name, bus_value_str(bus_value_at(entry, 0))));
+    struct sl_str batch = bus_value_str(bus_value_at(bus_value_at(entry, 1), 1));
+    return batch.len > 9
+               ? strtoll(text_of(name, sl_str_n(batch.ptr + 9, batch.len < 40 ? batch.len - 9 : 31)), NULL,
+                         10)
+               : 0;
+}
+
 /* ---- drained: nothing is between two places ---- */
 
 static bool is_log_done(struct world *w, unsigned k)

@@ -163,6 +163,7 @@ struct world *world_run(const struct options *o, uint64_t seed, bool is_traced);
 void world_free(struct world **w);
 
 /* ---- the checker (check.c) ---- */
+int64_t check_last_batch(struct world *w, struct sl_str meta, char last[48]); /* its lease epoch and id */
 bool check_is_drained(struct world *w, const char **why);
 void check_often(struct world *w);  /* what must hold at every instant */
 void check_places(struct world *w); /* drained: conversations and desk agree on who is where */

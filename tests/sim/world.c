@@ -325,15 +325,27 @@ static void run_reply(struct process *p, size_t which)
     leave_process(p->w);
 }
 
+static void execute_commit(struct world *w, size_t which, struct sl_str key)
+{
+    char meta[KEY_MAX_BYTES + 1], before[48], after[48];
+    (void)snprintf(meta, sizeof meta, "%.*s", (int)key.len, key.ptr);
+    (void)check_last_batch(w, sl_str_c(meta), before);
+    memory_execute(w->store, which);
+    int64_t epoch = check_last_batch(w, sl_str_c(meta), after);
+    if (strcmp(before, after) != 0 && epoch != bus_value_int(SIM_PEEK(w, "HGET", meta, "epoch")))
+        sim_fail(w, "I5 a commit to %s was taken under lease epoch %" PRId64, meta, epoch);
+}
+
 static void execute(struct world *w, size_t which)
 {
-    if (w->is_traced) {
-        struct sl_str name = memory_request_name(w->store, which), key = memory_request_key(w->store, which);
-        unsigned pid = memory_request_process(w->store, which);
-        sim_trace(w, "execute %.*s %.*s of %d", (int)name.len, name.ptr, (int)key.len, key.ptr,
-                  pid == UINT_MAX ? -1 : (int)pid);
-    }
-    memory_execute(w->store, which);
+    struct sl_str name = memory_request_name(w->store, which), key = memory_request_key(w->store, which);
+    unsigned pid = memory_request_process(w->store, which);
+    sim_trace(w, "execute %.*s %.*s of %d", (int)name.len, name.ptr, (int)key.len, key.ptr,
+              pid == UINT_MAX ? -1 : (int)pid);
+    if (sl_str_eq_c(name, "commit_1"))
+        execute_commit(w, which, key);
+    else
+        memory_execute(w->store, which);
 }
 
 /* What could happen now, counted; `which` of them happens. */
