@@ -647,6 +647,25 @@ static void test_hostile_events_are_refused(void **state)
     stage_free(&s);
 }
 
+/* An owner who lost the partition read the address before, and the conversation after the next owner had made it. */
+static void test_states_of_two_owners_do_not_stumble(void **state)
+{
+    (void)state;
+    struct stage *s = open_stage();
+    stage_find(s, &conversation_addr_kind, ADDR)->is_there = false;
+    state_cache_clear(s->cache);
+    stage_forget(s);
+    s->seq = 0; /* the same log entry once more */
+    message(s, "m1", "Where is my order from Monday?");
+    assert_bytes(stage_fact(s, EVENT_REFUSAL)->reason, "exists");
+    assert_int_equal(s->entry_count, 0);
+    s->seq = 0;
+    struct event ev = {.type = EVENT_MESSAGE, .addr = ADDR, .id = SL_STR("m1"), .text = SL_STR("boom")};
+    stage_go(s, &ev, true);
+    assert_int_equal(s->entry_count, 0);
+    stage_free(&s);
+}
+
 static void test_bury_leaves_a_placeholder(void **state)
 {
     (void)state;
@@ -859,6 +878,7 @@ int main(void)
         cmocka_unit_test(test_closed_reopens_to_the_bot_or_to_its_agent),
         cmocka_unit_test(test_rules_enter_as_an_event),
         cmocka_unit_test(test_hostile_events_are_refused),
+        cmocka_unit_test(test_states_of_two_owners_do_not_stumble),
         cmocka_unit_test(test_bury_leaves_a_placeholder),
         cmocka_unit_test(test_random_events_keep_the_invariants),
 #ifdef SL_TEST_BUILD
