@@ -14,11 +14,12 @@
 
 #include <stdlib.h>
 
-#define TAIL_BLOCK_MS   1000
-#define TAIL_MARGIN_MS  BUS_DEADLINE_MS
-#define TAIL_RETRY_MS   50
-#define TAIL_REFUSED_MS 1000
-#define TAIL_ID_MAX     48
+#define TAIL_BLOCK_MS    1000
+#define TAIL_MARGIN_MS   BUS_DEADLINE_MS
+#define TAIL_RETRY_MS    50
+#define TAIL_REFUSED_MS  1000
+#define TAIL_REPLY_BYTES (4u << 20) /* a reply beyond it halves what the next read asks for of each stream */
+#define TAIL_ID_MAX      48
 
 struct tail_stream {
     char *name;
@@ -33,7 +34,8 @@ struct tail_stream {
 struct bus_tail {
     struct bus_reader *reader;
     struct sl_loop *loop;
-    size_t count_max;
+    size_t count_max, count_now; /* entries of one stream in one read */
+    size_t reply_bytes;
     bus_tail_fn fn;
     void *arg;
     struct sl_map *by_name;
@@ -106,6 +108,8 @@ static size_t decode_entries(struct bus_tail *t, const struct bus_value *list)
         for (size_t j = 0; j < t->entries[i].count; j++)
             t->items[used++] = bus_value_str(bus_value_at(fields, j));
     }
+    for (size_t i = 0; i < used; i++)
+        t->reply_bytes += t->items[i].len;
     return n;
 }
 
@@ -150,6 +154,15 @@ static uint64_t after_error(struct bus_tail *t, sl_err err, const struct sl_fail
     return TAIL_REFUSED_MS;
 }
 
+/* COUNT is for each stream, and an entry may be large: keep a reply of many streams within reason. */
+static void adapt_count(struct bus_tail *t)
+{
+    if (t->reply_bytes > TAIL_REPLY_BYTES)
+        t->count_now = t->count_now > 1 ? t->count_now / 2 : 1;
+    else if (t->reply_bytes < TAIL_REPLY_BYTES / 4)
+        t->count_now = t->count_now * 2 < t->count_max ? t->count_now * 2 : t->count_max;
+}
+
 static void on_tail_reply(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
 {
     struct bus_tail *t = arg;
@@ -163,9 +176,11 @@ static void on_tail_reply(void *arg, sl_err err, const struct bus_value *v, cons
         return;
     }
     t->is_calling = true;
+    t->reply_bytes = 0;
     for (size_t i = 0; i < bus_value_count(v) && !t->is_closing; i++)
         take_stream(t, bus_value_at(v, i));
     t->is_calling = false;
+    adapt_count(t);
     if (t->is_closing)
         tail_free(t);
     else
@@ -181,7 +196,7 @@ static size_t build_read(struct bus_tail *t)
     bus_args_clear(a);
     bus_args_c(a, "XREAD");
     bus_args_c(a, "COUNT");
-    bus_args_int(a, (int64_t)t->count_max);
+    bus_args_int(a, (int64_t)t->count_now);
     bus_args_c(a, "BLOCK");
     bus_args_int(a, TAIL_BLOCK_MS);
     bus_args_c(a, "STREAMS");
@@ -275,7 +290,7 @@ struct bus_tail *bus_tail_open(struct bus *b, size_t count_max, bus_tail_fn fn, 
 {
     struct bus_tail *t = sl_alloc(sizeof(*t));
     t->loop = b->loop;
-    t->count_max = count_max;
+    t->count_max = t->count_now = count_max;
     t->fn = fn;
     t->arg = arg;
     t->by_name = sl_map_new();

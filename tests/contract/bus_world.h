@@ -77,5 +77,6 @@ int world_teardown(void **state);
 int run_functions_cases(void);
 int run_calls_cases(void);
 int run_connection_cases(void);
+int run_mutant_cases(void);
 
 #endif
