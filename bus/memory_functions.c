@@ -21,6 +21,7 @@
 #define ANSWER_LOG_MAX     100000
 #define MAY_HOLD_MAX       50000 /* a log longer than this is not kept for readers of class may */
 #define TICK_MAX           1000
+#define TRIM_EVERY         64 /* facts delivered to a stream that is trimmed by time */
 
 struct function_call {
     struct memory_data *data;
@@ -420,7 +421,7 @@ enum { STATES, HISTORY, OUT, NUMBERS, TIMERS, RELAY, DEAD, PUBLISHES, SECTIONS }
 
 struct commit_log { /* one history that this commit appends to */
     struct sl_str log, state;
-    int64_t base, length;
+    int64_t number; /* of its last entry: the state's n, then after this commit */
 };
 struct commit {
     struct section s[SECTIONS];
@@ -510,16 +511,14 @@ static redisReply *check_history(struct function_call *f, struct commit *c)
             if (!has_tag(c, a[1]) || !is_type(f, a[1], MEMORY_HASH))
                 return bad(f, "state of log", a[0]);
             h = &c->log[c->logs++];
-            *h = (struct commit_log){a[0], a[1], memory_hash_int(f->data, a[1], SL_STR("b")),
-                                     (int64_t)memory_list_len(f->data, a[0])};
+            *h = (struct commit_log){a[0], a[1], memory_hash_int(f->data, a[1], SL_STR("n"))};
         }
         if (!sl_str_eq(a[1], h->state))
             return bad(f, "two states of log", a[0]);
-        h->length++;
-        if (!integer_of(a[2], &number) || number != h->base + h->length)
+        h->number++;
+        if (!integer_of(a[2], &number) || number != h->number)
             return memory_error(f->arena, "BAD number in %.*s: %lld is next",
-                                (int)(a[0].len < 150 ? a[0].len : 150), a[0].ptr,
-                                (long long)(h->base + h->length));
+                                (int)(a[0].len < 150 ? a[0].len : 150), a[0].ptr, (long long)h->number);
     }
     return NULL;
 }
@@ -596,10 +595,11 @@ static void write_history(struct function_call *f, const struct commit *c)
     }
     for (size_t i = 0; i < c->logs; i++) {
         const struct commit_log *h = &c->log[i];
-        if (c->keep == 0 || h->length <= c->keep + 100)
+        int64_t length = (int64_t)memory_list_len(f->data, h->log);
+        if (c->keep == 0 || length <= c->keep + 100)
             continue;
-        memory_list_cut(f->data, h->log, (size_t)(h->length - c->keep));
-        memory_hash_set_int(f->data, h->state, SL_STR("b"), h->base + h->length - c->keep);
+        memory_list_cut(f->data, h->log, (size_t)(length - c->keep));
+        memory_hash_set_int(f->data, h->state, SL_STR("b"), h->number - c->keep);
     }
 }
 
@@ -761,7 +761,7 @@ static redisReply *run_deliver(struct function_call *f)
     if (is_fork)
         memory_hash_set_int(f->data, f->key[1], SL_STR("forks"),
                             memory_hash_int(f->data, f->key[1], SL_STR("forks")) + 1);
-    if (trim_ms > 0)
+    if (trim_ms > 0 && mark.number % TRIM_EVERY < (int64_t)count)
         (void)memory_stream_trim(f->data, f->key[0],
                                  (struct memory_id){(uint64_t)larger(0, f->data->now_unix_ms - trim_ms), 0});
     return memory_int(f->arena, mark.number);
