@@ -43,7 +43,7 @@ void bus_args_c(struct bus_args *a, const char *s);
 void bus_args_key(struct bus_args *a, const struct key *k); /* k must live until the call returns */
 void bus_args_int(struct bus_args *a, int64_t v);
 void bus_args_copy(struct bus_args *a, struct sl_str s); /* as str, but keeps a copy of its own */
-size_t bus_args_mark(struct bus_args *a);                /* reserves an argument whose value, a count, comes later */
+size_t bus_args_mark(struct bus_args *a); /* reserves an argument whose value, a count, comes later */
 void bus_args_set_int(struct bus_args *a, size_t at, int64_t v);
 
 typedef void (*bus_reply_fn)(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why);
