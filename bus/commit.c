@@ -13,7 +13,7 @@ static void build_batch_record(struct part *p)
     sl_json_begin(&j, &p->batch_record);
     sl_json_open(&j, NULL, '{');
     sl_json_int(&j, "epoch", p->epoch);
-    sl_json_int(&j, "now", p->now_ms);
+    sl_json_int(&j, "now", p->batch_now_ms);
     sl_json_str(&j, "first", p->first->event.entry);
     sl_json_str(&j, "last", p->batch_last->event.entry);
     sl_json_int(&j, "count", (int64_t)p->batch_count);
@@ -159,7 +159,7 @@ void part_commit_build(struct part *p)
     part_args_fence(p, a);
     bus_args_c(a, p->offset);
     bus_args_c(a, p->new_offset);
-    bus_args_int(a, p->now_ms);
+    bus_args_int(a, p->batch_now_ms);
     bus_args_int(a, 0); /* the lease is renewed by housekeeping, once for many commits */
     bus_args_c(a, p->tag);
     bus_args_int(a, p->cfg.history_keep);

@@ -65,6 +65,7 @@ struct part {
     char careful_until[48]; /* one event a commit up to this entry */
 
     int64_t now_ms; /* the partition's clock */
+    int64_t batch_now_ms; /* of the open batch: the clock may go on while a state is fetched (I12) */
     double now_fraction;
     uint64_t now_read_mono_ms;
 

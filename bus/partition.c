@@ -577,12 +577,12 @@ static enum fx_outcome step_one(struct part *p, struct queued *q)
     if (reason.len > 0) {
         q->is_to_bury = true;
         q->why = reason.ptr;
-        return effects_bury(p->fx, q->is_bare ? NULL : p->ops, &q->event, reason, p->now_ms);
+        return effects_bury(p->fx, q->is_bare ? NULL : p->ops, &q->event, reason, p->batch_now_ms);
     }
 #ifdef SL_TEST_BUILD
     poison_check(&q->event);
 #endif
-    return effects_run(p->fx, p->ops, &q->event, p->now_ms);
+    return effects_run(p->fx, p->ops, &q->event, p->batch_now_ms);
 }
 
 /* The watchdog's eyes: a step that never returns is seen from another thread. */
@@ -616,7 +616,7 @@ static void batch_open(struct part *p)
     p->batch_count = 0;
     p->next = p->first;
     effects_clear(p->fx);
-    (void)clock_now(p);
+    p->batch_now_ms = clock_now(p);
 }
 
 /* A batch that cannot be written as it is: everything it did in memory is forgotten, its events are still
