@@ -444,13 +444,24 @@ static bool content_of(const struct event *ev, enum msg_kind *kind)
 /* ---- timers ---- */
 
 /* The one deadline of whoever holds the conversation. */
-static void hold(struct talk *t, int64_t after_ms)
+static void hold_arm(struct talk *t)
 {
     struct sl_str id = sl_str_c(t->c->s.id);
+    fx_changed(t->fx, t->c);
     if (t->c->hold_gen != 0)
         fx_timer_clear(t->fx, id, "hold", t->c->hold_gen);
     t->c->hold_gen = ++t->c->gen;
-    fx_timer_set(t->fx, id, "hold", t->c->hold_gen, t->now_ms + after_ms);
+    t->c->hold_armed_ms = t->c->hold_due_ms;
+    fx_timer_set(t->fx, id, "hold", t->c->hold_gen, t->c->hold_due_ms);
+}
+
+/* A timer that is armed for an earlier instant stays: when it fires too soon it is put off (is_hold_due). So a lively conversation
+ * moves a number in its state, not a timer in the store, with each message. */
+static void hold(struct talk *t, int64_t after_ms)
+{
+    t->c->hold_due_ms = t->now_ms + after_ms;
+    if (t->c->hold_gen == 0 || t->c->hold_armed_ms > t->c->hold_due_ms)
+        hold_arm(t);
 }
 
 static void merge_end(struct talk *t)
@@ -482,6 +493,10 @@ static bool is_hold_due(struct talk *t)
     bool is_due = is_timer(t, "hold", t->c->hold_gen);
     if (is_due && t->ev->gen == t->c->hold_gen)
         t->c->hold_gen = 0; /* it has left with this event */
+    if (is_due && t->now_ms < t->c->hold_due_ms && !sl_mutant("timer-no-gen")) {
+        hold_arm(t); /* armed for an earlier deadline that was met */
+        return false;
+    }
     return is_due;
 }
 

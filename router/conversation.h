@@ -48,11 +48,13 @@ const char *conversation_control_name(enum conversation_control control);
     X(asked_ms)  /* the first turn since the last answer */                                                  \
     X(queued_ms) /* when it first took its place in line */                                                  \
     X(closed_ms)                                                                                             \
-    X(gen)       /* of timers, counts up */                                                                  \
-    X(hold_gen)  /* of the armed holder's deadline */                                                        \
-    X(merge_gen) /* of the armed merge timer; 0 none */                                                      \
-    X(merge_ms)  /* when this burst began */                                                                 \
-    X(asked_len) /* bytes of pending that the open turn carries */
+    X(gen)           /* of timers, counts up */                                                              \
+    X(hold_gen)      /* of the armed holder's deadline */                                                    \
+    X(hold_due_ms)   /* when it is really due */                                                             \
+    X(hold_armed_ms) /* when its timer fires: never later than it is due */                                  \
+    X(merge_gen)     /* of the armed merge timer; 0 none */                                                  \
+    X(merge_ms)      /* when this burst began */                                                             \
+    X(asked_len)     /* bytes of pending that the open turn carries */
 #define CONVERSATION_STRINGS(X)                                                                              \
     X(addr) /* tenant/inbox/address */                                                                       \
     X(channel)                                                                                               \

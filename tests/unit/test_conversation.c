@@ -141,6 +141,17 @@ static struct event event_for(enum event_type type, const struct conversation *c
     return ev;
 }
 
+/* Fire timers until the holder's deadline is really due: one armed for an earlier deadline is only put off. */
+static bool fire_due(struct stage *s)
+{
+    int64_t due = look(s)->hold_due_ms;
+    bool has_fired;
+    do
+        has_fired = stage_fire(s);
+    while (has_fired && s->now_ms < due);
+    return has_fired;
+}
+
 static void test_conversation_every_cell(void **state)
 {
     (void)state;
@@ -148,6 +159,8 @@ static void test_conversation_every_cell(void **state)
         for (int from = 0; from < CONVERSATION_CONTROL_COUNT; from++) {
             struct stage *s = stage_in((enum conversation_control)from);
             int64_t before = from == N ? 0 : look(s)->epoch;
+            if (cells[i].type == EVENT_TIMER && from != N)
+                s->now_ms = look(s)->hold_due_ms;
             run(s, event_for(cells[i].type, from == N ? NULL : look(s)));
             if (from == N && stage_fact(s, EVENT_OPENED) != NULL) {
                 const struct event *opened = stage_fact(s, EVENT_OPENED);
@@ -410,7 +423,7 @@ static void test_offer_without_answer_goes_back_to_its_place(void **state)
 {
     (void)state;
     struct stage *s = stage_in(CONVERSATION_OFFERED);
-    assert_true(stage_fire(s));
+    assert_true(fire_due(s));
     assert_int_equal(look(s)->control, CONVERSATION_QUEUED);
     assert_int_equal(look(s)->ticket, 2);
     size_t need = 0, released = 0;
@@ -498,7 +511,7 @@ static void test_silent_agent_loses_a_waiting_customer(void **state)
     message(s, "m5", "Are you still there?");
     s->now_ms += 200000;
     message(s, "m6", "Hello?");
-    assert_true(stage_fire(s)); /* the deadline runs from the first message that waits */
+    assert_true(fire_due(s)); /* the deadline runs from the first message that waits */
     assert_int_equal(s->now_ms - 1700000000000, 1000 + 300000);
     assert_int_equal(look(s)->control, CONVERSATION_QUEUED);
     stage_free(&s);
@@ -537,11 +550,32 @@ static void test_close_asks_for_a_rating_once(void **state)
     stage_free(&s);
 }
 
+/* The timer of the last question fires while the answered customer thinks: nobody is closed, one timer stays armed. */
+static void test_timer_armed_for_a_deadline_that_was_met_is_put_off(void **state)
+{
+    (void)state;
+    struct stage *s = stage_in(CONVERSATION_BOT);
+    run(s, (struct event){.type = EVENT_ANSWER,
+                          .conv = conv(),
+                          .control = look(s)->epoch,
+                          .turn = look(s)->turn,
+                          .text = SL_STR("So.")});
+    int64_t due = look(s)->hold_due_ms;
+    assert_true(stage_fire(s));
+    assert_true(s->now_ms < due);
+    assert_int_equal(look(s)->control, CONVERSATION_BOT);
+    assert_int_equal(s->timer_count, 1);
+    assert_true(stage_fire(s));
+    assert_int_equal(s->now_ms, due);
+    assert_int_equal(look(s)->control, CONVERSATION_CLOSED);
+    stage_free(&s);
+}
+
 static void test_queue_repeats_its_need_and_cancels(void **state)
 {
     (void)state;
     struct stage *s = stage_in(CONVERSATION_QUEUED);
-    assert_true(stage_fire(s));
+    assert_true(fire_due(s));
     assert_int_equal(stage_fact(s, EVENT_NEED)->ticket, 1);
     assert_int_equal(stage_fact(s, EVENT_NEED)->wait_ms, 30000);
     run(s, (struct event){.type = EVENT_HANGUP, .addr = ADDR});
@@ -571,7 +605,7 @@ static void test_closed_leaves_the_store(void **state)
 {
     (void)state;
     struct stage *s = stage_in(CONVERSATION_CLOSED);
-    assert_true(stage_fire(s));
+    assert_true(fire_due(s));
     assert_null(look(s));
     assert_null(stage_state(s, &conversation_addr_kind, ADDR));
     assert_int_equal(s->timer_count, 0);
@@ -872,6 +906,7 @@ int main(void)
         cmocka_unit_test(test_silent_agent_loses_a_waiting_customer),
         cmocka_unit_test(test_transfer_asks_another_queue),
         cmocka_unit_test(test_close_asks_for_a_rating_once),
+        cmocka_unit_test(test_timer_armed_for_a_deadline_that_was_met_is_put_off),
         cmocka_unit_test(test_queue_repeats_its_need_and_cancels),
         cmocka_unit_test(test_place_is_a_hint_and_full_is_said_once),
         cmocka_unit_test(test_closed_leaves_the_store),
