@@ -192,7 +192,7 @@ static struct queued *queued_new(const struct bus_entry *e)
     size_t bytes = e->id.len;
     for (size_t i = 0; i < e->count; i++)
         bytes += e->item[i].len;
-    struct queued *q = sl_alloc(sizeof(*q) + e->count * sizeof(struct sl_str) + bytes);
+    struct queued *q = sl_alloc(sizeof(*q) + e->count * sizeof(struct sl_str) + bytes + 1); /* the id ends with NUL */
     q->bytes = bytes;
     q->item_count = e->count;
     q->items = (struct sl_str *)(void *)(q + 1);
