@@ -24,9 +24,15 @@ void relay_set_mark(struct relay *r, struct sl_str destination, uint64_t number)
  * or below the mark too. */
 void relay_add(struct relay *r, struct sl_str out_id, uint64_t epoch, const struct fx_fact_item *facts,
                size_t count);
+/* The same in pieces: the entry's place is not passed before end, and end takes it. */
+struct relay_batch;
+struct relay_batch *relay_batch_begin(struct sl_str out_id);
+void relay_batch_put(struct relay *r, struct relay_batch *b, uint64_t epoch, const struct fx_fact_item *fact);
+void relay_batch_end(struct relay *r, struct relay_batch *b);
 void relay_pump(struct relay *r);
 size_t relay_backlog(const struct relay *r);
-bool relay_is_idle(const struct relay *r); /* nothing queued, nothing in flight */
+size_t relay_batches(const struct relay *r); /* entries of the fact log that are held */
+bool relay_is_idle(const struct relay *r);   /* nothing queued, nothing in flight */
 /* Positions that changed since the last relay_saved: (destination, number) pairs and ("@", out id) into args;
  * returns how many. */
 size_t relay_positions(struct relay *r, struct bus_args *args);

@@ -20,8 +20,8 @@
 
 #define RETRY_MS        50
 #define HOUSEKEEPING_MS 1000
-#define TRIM_EVERY      10 /* housekeepings */
-#define TRIM_EVENTS      5000 /* or sooner: the command log has a cap */
+#define TRIM_EVERY      10   /* housekeepings */
+#define TRIM_EVENTS     5000 /* or sooner: the command log has a cap */
 #define RELOAD_COUNT    128
 #define TICK_LIMIT      256
 #define SLEW_PCT        5 /* now runs at most this much faster or slower than the monotonic clock */
@@ -192,7 +192,8 @@ static struct queued *queued_new(const struct bus_entry *e)
     size_t bytes = e->id.len;
     for (size_t i = 0; i < e->count; i++)
         bytes += e->item[i].len;
-    struct queued *q = sl_alloc(sizeof(*q) + e->count * sizeof(struct sl_str) + bytes + 1); /* the id ends with NUL */
+    struct queued *q =
+        sl_alloc(sizeof(*q) + e->count * sizeof(struct sl_str) + bytes + 1); /* the id ends with NUL */
     q->bytes = bytes;
     q->item_count = e->count;
     q->items = (struct sl_str *)(void *)(q + 1);
@@ -403,8 +404,8 @@ static void reload_entry(struct part *p, const struct bus_value *entry)
 {
     struct sl_str id = bus_value_str(bus_value_at(entry, 0));
     const struct bus_value *items = bus_value_at(entry, 1);
+    struct relay_batch *batch = relay_batch_begin(id);
     uint64_t epoch = 0;
-    bool has_facts = false;
     for (size_t i = 0; i + 1 < bus_value_count(items); i += 2) {
         struct sl_str name = bus_value_str(bus_value_at(items, i)),
                       value = bus_value_str(bus_value_at(items, i + 1));
@@ -414,14 +415,12 @@ static void reload_entry(struct part *p, const struct bus_value *entry)
             outer = sl_json_parse(value, NULL);
             epoch = (uint64_t)sl_json_get_int(outer, "epoch", 0);
         } else if (sl_str_starts(value, "{\"d\":") && fact_read(value, &item, &outer, &hold)) {
-            relay_add(p->relay, id, epoch, &item, 1);
-            has_facts = true;
+            relay_batch_put(p->relay, batch, epoch, &item);
         }
         json_decref(hold);
         json_decref(outer);
     }
-    if (!has_facts)
-        relay_add(p->relay, id, epoch, NULL, 0);
+    relay_batch_end(p->relay, batch);
     part_id_set(p->reload_from, id);
 }
 
@@ -906,7 +905,8 @@ static void on_house(void *arg)
         send_positions(p);
     if (sl_loop_mono_ms(loop_of(p)) - p->lease_sent_mono_ms >= p->cfg.lease_ms / 3)
         send_renew(p);
-    if (++p->housekeepings % TRIM_EVERY == 0 || p->events_since_trim > TRIM_EVENTS || sl_mutant("trim-too-far"))
+    if (++p->housekeepings % TRIM_EVERY == 0 || p->events_since_trim > TRIM_EVENTS ||
+        sl_mutant("trim-too-far"))
         send_trim(p);
 }
 

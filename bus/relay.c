@@ -47,7 +47,7 @@ struct relay {
     struct relay_host host;
     struct sl_map *lanes;
     struct relay_batch *first, *last;
-    size_t backlog;
+    size_t batches, backlog;
     char position[48]; /* out id up to which all is delivered */
     bool position_dirty, position_saving;
     unsigned in_flight; /* callbacks still to come */
@@ -117,7 +117,7 @@ void relay_reset(struct relay *r)
         free(b);
     }
     r->last = NULL;
-    r->backlog = 0;
+    r->batches = r->backlog = 0;
     r->position[0] = '\0';
     r->position_dirty = r->position_saving = false;
     r->era++;
@@ -196,31 +196,47 @@ static void position_advance(struct relay *r)
         r->first = b->next;
         if (r->first == NULL)
             r->last = NULL;
+        r->batches--;
         free(b);
     }
 }
 
-void relay_add(struct relay *r, struct sl_str out_id, uint64_t epoch, const struct fx_fact_item *facts,
-               size_t count)
+struct relay_batch *relay_batch_begin(struct sl_str out_id)
 {
     struct relay_batch *b = sl_alloc(sizeof(*b));
-    size_t n = out_id.len < sizeof(b->out_id) - 1 ? out_id.len : sizeof(b->out_id) - 1;
-    memcpy(b->out_id, out_id.ptr, n);
-    for (size_t i = 0; i < count; i++) {
-        if (facts[i].destination.len == 0)
-            continue;
-        struct relay_lane *lane = lane_of(r, facts[i].destination);
-        if (facts[i].number <= lane->mark)
-            continue; /* read again from the fact log, delivered before */
-        b->open++;
-        lane_append(lane, fact_new(&facts[i], epoch, b));
-    }
+    part_id_set(b->out_id, out_id);
+    return b;
+}
+
+void relay_batch_put(struct relay *r, struct relay_batch *b, uint64_t epoch, const struct fx_fact_item *fact)
+{
+    if (fact->destination.len == 0)
+        return;
+    struct relay_lane *lane = lane_of(r, fact->destination);
+    if (fact->number <= lane->mark)
+        return; /* read again from the fact log, delivered before */
+    b->open++;
+    lane_append(lane, fact_new(fact, epoch, b));
+}
+
+void relay_batch_end(struct relay *r, struct relay_batch *b)
+{
     if (r->last != NULL)
         r->last->next = b;
     else
         r->first = b;
     r->last = b;
+    r->batches++;
     position_advance(r);
+}
+
+void relay_add(struct relay *r, struct sl_str out_id, uint64_t epoch, const struct fx_fact_item *facts,
+               size_t count)
+{
+    struct relay_batch *b = relay_batch_begin(out_id);
+    for (size_t i = 0; i < count; i++)
+        relay_batch_put(r, b, epoch, &facts[i]);
+    relay_batch_end(r, b);
 }
 
 /* ---- delivering ---- */
@@ -251,8 +267,8 @@ static void lane_answered(struct relay_lane *lane, sl_err err, const struct bus_
     lane->is_sending = false;
     if (err == SL_OK) {
         lane_pop_through(lane, (uint64_t)bus_value_int(v));
-        r->host.moved(r->host.arg, false);
         lane_pump(lane);
+        r->host.moved(r->host.arg, false); /* last: it may end in a reset, which frees the lanes */
         return;
     }
     if (err == SL_EGAP) {
@@ -343,6 +359,11 @@ void relay_pump(struct relay *r)
 size_t relay_backlog(const struct relay *r)
 {
     return r->backlog;
+}
+
+size_t relay_batches(const struct relay *r)
+{
+    return r->batches;
 }
 
 bool relay_is_idle(const struct relay *r)

@@ -65,12 +65,12 @@ struct counter {
     int64_t value;
 };
 
-static sl_err counter_decode(struct state *s, struct sl_str json)
+static inline sl_err counter_decode(struct state *s, struct sl_str json)
 {
     return sl_str_int(json, &((struct counter *)s)->value);
 }
 
-static void counter_encode(const struct state *s, struct sl_buf *out)
+static inline void counter_encode(const struct state *s, struct sl_buf *out)
 {
     sl_buf_int(out, ((const struct counter *)s)->value);
 }
@@ -81,7 +81,7 @@ static const struct state_kind counter_kind = {.prefix = "conv",
                                                .decode = counter_decode,
                                                .encode = counter_encode};
 
-static void toy_count(struct effects *fx, const struct event *ev, struct counter *c)
+static inline void toy_count(struct effects *fx, const struct event *ev, struct counter *c)
 {
     struct sl_buf members;
     sl_buf_init(&members, 0);
@@ -93,7 +93,7 @@ static void toy_count(struct effects *fx, const struct event *ev, struct counter
 }
 
 /* number facts to reply_to; with a name a timer (name, gen) in wait_ms; queue: a second state is needed. */
-static void toy_step(struct effects *fx, const struct event *ev, int64_t now_ms)
+static inline void toy_step(struct effects *fx, const struct event *ev, int64_t now_ms)
 {
     struct world *w = the_world;
     struct counter *c = fx_state(fx, &counter_kind, ev->conv);
@@ -125,7 +125,7 @@ static void toy_step(struct effects *fx, const struct event *ev, int64_t now_ms)
         fx_delete(fx, c);
 }
 
-static void toy_bury(struct effects *fx, const struct event *ev, struct sl_str reason, int64_t now_ms)
+static inline void toy_bury(struct effects *fx, const struct event *ev, struct sl_str reason, int64_t now_ms)
 {
     (void)reason, (void)now_ms;
     struct counter *c = fx_state(fx, &counter_kind, ev->conv.len > 0 ? ev->conv : SL_STR("nobody"));
@@ -139,7 +139,7 @@ static const struct part_ops toy_ops = {.name = "toy", .step = toy_step, .bury =
 
 /* ---- processes ---- */
 
-static void on_changed(void *arg, struct part *p, enum part_state now, const struct sl_fail *why)
+static inline void on_changed(void *arg, struct part *p, enum part_state now, const struct sl_fail *why)
 {
     struct proc *pr = arg;
     (void)p;
@@ -151,7 +151,7 @@ static void on_changed(void *arg, struct part *p, enum part_state now, const str
         (void)snprintf(pr->why, sizeof pr->why, "%s", why->text);
 }
 
-static struct proc *proc_start(struct world *w)
+static inline struct proc *proc_start(struct world *w)
 {
     struct proc *pr = &w->proc[w->procs];
     pr->w = w;
@@ -174,7 +174,7 @@ static struct proc *proc_start(struct world *w)
 }
 
 /* As a process ends: killed ones hear nothing more, others close their bus and let it settle. */
-static void proc_end(struct proc *pr)
+static inline void proc_end(struct proc *pr)
 {
     part_free(&pr->part);
     bus_tail_close(&pr->tail);
@@ -185,7 +185,7 @@ static void proc_end(struct proc *pr)
     sl_loop_close(&pr->loop);
 }
 
-static void proc_kill(struct proc *pr)
+static inline void proc_kill(struct proc *pr)
 {
     memory_kill(pr->w->store, pr->id);
     pr->is_dead = true;
@@ -193,14 +193,14 @@ static void proc_kill(struct proc *pr)
 
 /* ---- moving things ---- */
 
-static void turn(struct world *w)
+static inline void turn(struct world *w)
 {
     for (size_t i = 0; i < w->procs; i++)
         while (!w->proc[i].is_dead && sl_loop_virtual_step(w->proc[i].loop)) {
         }
 }
 
-static bool execute_one(struct world *w)
+static inline bool execute_one(struct world *w)
 {
     for (size_t i = 0; i < memory_pending_requests(w->store); i++) {
         if (w->held != NULL && sl_str_eq_c(memory_request_name(w->store, i), w->held))
@@ -211,7 +211,7 @@ static bool execute_one(struct world *w)
     return false;
 }
 
-static bool reply_one(struct world *w)
+static inline bool reply_one(struct world *w)
 {
     for (size_t i = 0; i < w->procs; i++) {
         if (w->proc[i].is_dead || memory_pending_replies(w->store, w->proc[i].id) == 0)
@@ -223,7 +223,7 @@ static bool reply_one(struct world *w)
 }
 
 /* Everything that can move without time passing, but held requests. */
-static void settle(struct world *w)
+static inline void settle(struct world *w)
 {
     for (bool is_moving = true; is_moving;) {
         turn(w);
@@ -231,7 +231,7 @@ static void settle(struct world *w)
     }
 }
 
-static void clocks(struct world *w, uint64_t ms)
+static inline void clocks(struct world *w, uint64_t ms)
 {
     int64_t unix_ms = sl_loop_unix_ms(w->proc[0].loop) - w->proc[0].skew_ms + (int64_t)ms;
     for (size_t i = 0; i < w->procs; i++)
@@ -241,7 +241,7 @@ static void clocks(struct world *w, uint64_t ms)
     memory_store_clock(w->store, unix_ms);
 }
 
-static void pass(struct world *w, uint64_t ms)
+static inline void pass(struct world *w, uint64_t ms)
 {
     settle(w);
     for (uint64_t i = 0; i < ms; i += 10) {
@@ -250,7 +250,7 @@ static void pass(struct world *w, uint64_t ms)
     }
 }
 
-static bool is_pending(struct world *w, unsigned process, const char *name)
+static inline bool is_pending(struct world *w, unsigned process, const char *name)
 {
     for (size_t i = 0; i < memory_pending_requests(w->store); i++)
         if (memory_request_process(w->store, i) == process &&
@@ -260,7 +260,7 @@ static bool is_pending(struct world *w, unsigned process, const char *name)
 }
 
 /* Executes the first request of this name, of whatever process; its reply stays on the way. */
-static bool execute(struct world *w, const char *name)
+static inline bool execute(struct world *w, const char *name)
 {
     for (size_t i = 0; i < memory_pending_requests(w->store); i++) {
         if (!sl_str_eq_c(memory_request_name(w->store, i), name))
@@ -271,7 +271,7 @@ static bool execute(struct world *w, const char *name)
     return false;
 }
 
-static void execute_of(struct world *w, unsigned process, const char *name)
+static inline void execute_of(struct world *w, unsigned process, const char *name)
 {
     size_t i = 0;
     while (memory_request_process(w->store, i) != process ||
@@ -281,7 +281,7 @@ static void execute_of(struct world *w, unsigned process, const char *name)
 }
 
 /* Only this process moves: the others are asleep, and what they sent is still on its way. */
-static void settle_alone(struct world *w, struct proc *pr)
+static inline void settle_alone(struct world *w, struct proc *pr)
 {
     for (bool is_moving = true; is_moving;) {
         is_moving = false;
@@ -297,7 +297,7 @@ static void settle_alone(struct world *w, struct proc *pr)
     }
 }
 
-static struct world *world_new(uint64_t seed)
+static inline struct world *world_new(uint64_t seed)
 {
     struct world *w = sl_alloc(sizeof *w);
     w->store = memory_store_new(seed);
@@ -309,7 +309,7 @@ static struct world *world_new(uint64_t seed)
     return w;
 }
 
-static void world_free(struct world *w)
+static inline void world_free(struct world *w)
 {
     for (size_t i = 0; i < w->procs; i++)
         if (w->proc[i].loop != NULL)
@@ -324,7 +324,7 @@ static void world_free(struct world *w)
 
 /* ---- looking inside ---- */
 
-static void show(struct sl_buf *out, const redisReply *r)
+static inline void show(struct sl_buf *out, const redisReply *r)
 {
     if (r->type == REDIS_REPLY_NIL)
         sl_buf_c(out, "nil");
@@ -343,7 +343,7 @@ static void show(struct sl_buf *out, const redisReply *r)
     sl_buf_char(out, ']');
 }
 
-static const struct bus_value *peek(struct world *w, const char *line)
+static inline const struct bus_value *peek(struct world *w, const char *line)
 {
     bus_args_clear(&w->args);
     while (*line != '\0') {
@@ -354,7 +354,7 @@ static const struct bus_value *peek(struct world *w, const char *line)
     return memory_peek(w->store, &w->args);
 }
 
-static const char *ask(struct world *w, const char *line)
+static inline const char *ask(struct world *w, const char *line)
 {
     sl_buf_clear(&w->text);
     show(&w->text, (const redisReply *)peek(w, line));
@@ -362,13 +362,13 @@ static const char *ask(struct world *w, const char *line)
     return w->text.ptr;
 }
 
-static int64_t number(struct world *w, const char *line)
+static inline int64_t number(struct world *w, const char *line)
 {
     return bus_value_int(peek(w, line));
 }
 
 /* Put an event into the command log, as accept does; returns its entry's id in id. */
-static void append(struct world *w, const struct event *ev, char id[48])
+static inline void append(struct world *w, const struct event *ev, char id[48])
 {
     struct event_fields fields;
     event_to_fields(ev, &fields);
@@ -381,25 +381,25 @@ static void append(struct world *w, const struct event *ev, char id[48])
     part_id_set(id, bus_value_str(memory_peek(w->store, &w->args)));
 }
 
-static struct event message(const char *conv)
+static inline struct event message(const char *conv)
 {
     return (struct event){.type = EVENT_MESSAGE, .conv = sl_str_c(conv)};
 }
 
-static void say(struct world *w, const char *conv, char id[48])
+static inline void say(struct world *w, const char *conv, char id[48])
 {
     struct event ev = message(conv);
     append(w, &ev, id);
 }
 
-static void say_many(struct world *w, const char *conv, size_t count)
+static inline void say_many(struct world *w, const char *conv, size_t count)
 {
     char id[48];
     for (size_t i = 0; i < count; i++)
         say(w, conv, id);
 }
 
-static void say_facts(struct world *w, const char *conv, int64_t count, char id[48])
+static inline void say_facts(struct world *w, const char *conv, int64_t count, char id[48])
 {
     struct event ev = message(conv);
     ev.number = count;
@@ -407,7 +407,7 @@ static void say_facts(struct world *w, const char *conv, int64_t count, char id[
     append(w, &ev, id);
 }
 
-static void own(struct proc *pr)
+static inline void own(struct proc *pr)
 {
     turn(pr->w);
     pr->is_calling = true;
@@ -416,13 +416,13 @@ static void own(struct proc *pr)
     settle(pr->w);
 }
 
-static const char *offset(struct world *w)
+static inline const char *offset(struct world *w)
 {
     return ask(w, "HGET meta:{" TAG "} offset");
 }
 
 /* How often an entry was stepped. */
-static unsigned steps_of(const struct world *w, const char *entry)
+static inline unsigned steps_of(const struct world *w, const char *entry)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < w->steps; i++)

@@ -411,31 +411,22 @@ static void test_takeover_keeps_its_place_before_an_open_fact(void **state)
 {
     struct world *w = *state;
     char id[48];
-    own(&w->proc[0]);
-    w->held = "deliver_1";
     struct event to_bot = message("a");
     to_bot.number = 1, to_bot.reply_to = SL_STR("bot:x");
+    (void)ask(w, "RPUSH " TO " not-a-stream"); /* it refuses all */
     append(w, &to_bot, id);
     say_facts(w, "a", 1, id);
-    settle(w);
+    own(&w->proc[0]);
+    pass(w, 1500);
     assert_int_equal(number(w, "XLEN out:{" TAG "}"), 1);
-    assert_true(execute(w, "deliver_1")); /* one of the two */
-    bool is_bot_first = number(w, "XLEN bot:x") == 1;
-    assert_true(is_bot_first);
-    (void)ask(w, "HSET relay:{" TAG "} bot:x 1"); /* and its mark was saved */
-    struct proc *second = proc_start(w);
-    proc_kill(&w->proc[0]);
-    while (execute(w, "deliver_1") && number(w, "XLEN " TO) > 0) {
-    }
-    (void)ask(w, "DEL " TO " from:{9}"); /* if the other one floated in: it did not */
-    clocks(w, LEASE_MS + 10);
-    own(second);
-    assert_int_equal(second->running, 1);
+    assert_string_equal(ask(w, "HGET relay:{" TAG "} bot:x"), "1");
+    struct proc *second = take_over(w, &w->proc[0]);
     pass(w, 1500); /* positions are saved; the fact is still open */
+    assert_int_equal(second->running, 1);
+    (void)ask(w, "DEL " TO);
     proc_kill(second);
     struct proc *third = proc_start(w);
     clocks(w, LEASE_MS + 10);
-    w->held = NULL;
     own(third);
     pass(w, 500);
     assert_int_equal(number(w, "XLEN " TO), 1);
