@@ -26,6 +26,7 @@
 #define KILL_AFTER_S         3  /* a closing socket whose peer does not take the close frame */
 #define TIMEOUT_S            15 /* to complete a request or an upgrade */
 #define KEEPALIVE_S          30
+#define CLOSE_BYTES_MAX      125 /* RFC 6455 5.5: control payload <= 125 bytes */
 #define REQUEST_MAGIC        0x72657173u
 #define CONN_MAGIC           0x636f6e6eu
 
@@ -35,7 +36,7 @@ _Static_assert(GW_FRAME_ROOM >= LWS_PRE, "a frame leaves room for the WebSocket 
 struct conn {
     struct gw_wire wire; /* first: the session's end of it */
     uint32_t magic;
-    bool is_closing, is_slow, is_held, wants_ping;
+    bool is_closing, is_close_sent, is_slow, is_held;
     enum frame_close code;
     struct lws *wsi;
     struct gw_front *front;
@@ -128,7 +129,7 @@ static void conn_close(struct conn *c, enum frame_close code)
         return;
     c->is_closing = true;
     c->code = code;
-    lws_set_timeout(c->wsi, PENDING_TIMEOUT_USER_OK, KILL_AFTER_S);
+    lws_set_timeout(c->wsi, PENDING_TIMEOUT_CLOSE_ACK, KILL_AFTER_S);
     lws_callback_on_writable(c->wsi);
 }
 
@@ -365,15 +366,33 @@ static int on_ws_receive(struct conn *c, const char *in, size_t len)
     return 0;
 }
 
+/* The close frame, written here because lws_close_reason() and -1 out of WRITEABLE drop the connection without it. Then the peer
+ * has KILL_AFTER_S to answer with its own. RFC 6455 5.5.1 and 7.1.2 */
+static int write_close(struct conn *c)
+{
+    static const enum lws_write_protocol write_close_frame =
+        (enum lws_write_protocol)4; /* LWS_WRITE_CLOSE, not in 4.1's header */
+    unsigned char frame[LWS_PRE + CLOSE_BYTES_MAX], *payload = frame + LWS_PRE;
+    struct sl_str text = sl_str_c(frame_close_text(c->code));
+    size_t n = text.len < CLOSE_BYTES_MAX - 2 ? text.len : CLOSE_BYTES_MAX - 2;
+    if (c->is_close_sent)
+        return 0;
+    c->is_close_sent = true;
+    payload[0] = (unsigned char)((unsigned)c->code >> 8);
+    payload[1] = (unsigned char)((unsigned)c->code & 0xff);
+    memcpy(payload + 2, text.ptr, n);
+    return lws_write(c->wsi, payload, n + 2, write_close_frame) < 0 ? -1 : 0;
+}
+
 static int on_ws_writeable(struct conn *c)
 {
     if (!c->is_slow)
         flush(c);
     if (!c->is_closing || (!c->is_slow && !gw_outbox_is_empty(&c->out)))
         return 0;
-    const char *text = frame_close_text(c->code);
-    lws_close_reason(c->wsi, (enum lws_close_status)c->code, (unsigned char *)(uintptr_t)text, strlen(text));
-    return -1;
+    if (c->is_slow)
+        return -1; /* a close frame would never get through */
+    return write_close(c);
 }
 
 static int on_ws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len)
@@ -392,6 +411,9 @@ static int on_ws(struct lws *wsi, enum lws_callback_reasons reason, void *user, 
         if (c != NULL && !c->is_closing)
             gw_session_alive(c->session);
         return 0;
+    case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+        c = conn_of(user);
+        return c != NULL && c->is_close_sent ? -1 : 0; /* the answer to ours: over; else lws answers theirs */
     case LWS_CALLBACK_SERVER_WRITEABLE:
         c = conn_of(user);
         return c != NULL ? on_ws_writeable(c) : -1;
