@@ -206,7 +206,7 @@ int cli_options_parse(int argc, char **argv, struct cli_options *out)
     sl_err err = SL_OK;
     *out = (struct cli_options){0};
     optind = 1;
-    for (int c; err == SL_OK && (c = getopt_long(argc, argv, "+h", table, NULL)) != -1;) {
+    for (int c; err == SL_OK && (c = getopt_long(argc, argv, "h", table, NULL)) != -1;) {
         switch (c) {
         case 'c':
             out->config_path = optarg;

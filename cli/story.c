@@ -181,7 +181,7 @@ static void print_times(const struct party *p)
 {
     char note[96];
     if (p->is_acked)
-        (void)snprintf(note, sizeof note, "[durable after %.1f ms, decided after %.1f ms]", p->ack_ms,
+        (void)snprintf(note, sizeof note, "[acknowledged after %.1f ms, decided after %.1f ms]", p->ack_ms,
                        ms_since(p->sent_ns));
     else
         (void)snprintf(note, sizeof note, "[decided after %.1f ms]", ms_since(p->sent_ns));

@@ -300,8 +300,10 @@ static void start_child(struct up *u, enum child which, const char *const *progr
 
 static void start_redis(struct up *u)
 {
-    char conf[256];
+    char conf[256], socket_path[256];
     cli_up_files_path(&u->files, "redis.conf", conf, sizeof conf);
+    cli_up_files_path(&u->files, "redis.sock", socket_path, sizeof socket_path);
+    (void)unlink(socket_path); /* of a run that was killed; the folder's lock is ours */
     start_child(u, CHILD_REDIS, (const char *const[]){"redis-server", conf, NULL});
 }
 
@@ -464,15 +466,6 @@ static void on_readyz(void *arg, int status, struct sl_str body)
     make_once_token(u);
 }
 
-static void on_look_time(void *arg)
-{
-    struct up *u = arg;
-    u->look =
-        cli_http_open(u->loop, u->ip, u->port, "GET", "/readyz", SL_STR_NONE, READY_ANSWER_MS, on_readyz, u);
-}
-
-/* ---- the rest of the process's events ---- */
-
 static void on_store_ready(void *arg, bool is_ready)
 {
     struct up *u = arg;
@@ -489,6 +482,31 @@ static void on_store_unfit(void *arg, const struct sl_fail *why)
     fprintf(stderr, "sluice up: its Redis cannot be used: %s\n", why->text);
     stop(u, EX_UNAVAILABLE);
 }
+
+/* Its socket tells that Redis listens; connecting earlier would only fill the log. */
+static bool has_redis_socket(const struct up *u)
+{
+    char path[256];
+    cli_up_files_path(&u->files, "redis.sock", path, sizeof path);
+    return access(path, F_OK) == 0;
+}
+
+static void on_look_time(void *arg)
+{
+    static const struct bus_events events = {.ready = on_store_ready, .unfit = on_store_unfit};
+    struct up *u = arg;
+    if (u->has_roles) {
+        u->look = cli_http_open(u->loop, u->ip, u->port, "GET", "/readyz", SL_STR_NONE, READY_ANSWER_MS,
+                                on_readyz, u);
+    } else if (u->bus == NULL && has_redis_socket(u)) {
+        const struct bus_config store = cli_store(u->cfg);
+        u->bus = bus_open(u->loop, &store, &events, u);
+    } else if (u->bus == NULL) {
+        look_again(u);
+    }
+}
+
+/* ---- the rest of the process's events ---- */
 
 static void on_late(void *arg)
 {
@@ -516,7 +534,6 @@ static void on_hup(void *arg)
 
 static int run(struct up *u)
 {
-    static const struct bus_events events = {.ready = on_store_ready, .unfit = on_store_unfit};
     sl_assert(uv_loop_init(&u->uv) == 0);
     u->loop = sl_loop_new(&u->uv);
     sl_timer_init(&u->deadline, u->loop, on_late, u);
@@ -526,8 +543,7 @@ static int run(struct up *u)
     u->began_ns = uv_hrtime();
     sl_timer_start(&u->deadline, READY_MS);
     start_redis(u);
-    const struct bus_config store = cli_store(u->cfg);
-    u->bus = bus_open(u->loop, &store, &events, u);
+    sl_timer_start(&u->next_look, READY_LOOK_MS);
     uv_run(&u->uv, UV_RUN_DEFAULT);
     bus_close(&u->bus);
     for (int i = 0; i < CHILD_COUNT; i++)
@@ -584,7 +600,7 @@ int cli_up(int argc, char **argv)
         fprintf(stderr, "sluice up: %s\n", why.text);
         cli_up_files_close(&u.files, u.keep);
         sl_config_free(&u.cfg);
-        return EX_CONFIG;
+        return why.code == SL_ECONFLICT ? EX_UNAVAILABLE : EX_CONFIG;
     }
     cli_log_setup("up", u.cfg);
     const int code = run(&u);
