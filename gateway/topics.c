@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "proto/push.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define READ_RETRY_MS 300
@@ -287,20 +288,35 @@ static void release_held(struct gw_watch *w)
     free(held);
 }
 
+/* Is the entry the very message that the command sent, rather than something that it caused? */
+static bool is_message_of(struct sl_str entry, struct sl_str id)
+{
+    char needle[MSG_ID_MAX_BYTES + 16];
+    size_t at;
+    int n = snprintf(needle, sizeof needle, "\"m\":{\"id\":\"%.*s\"", (int)id.len, id.ptr);
+    sl_assert(n > 0 && (size_t)n < sizeof needle); /* push_read has checked the id */
+    return sl_str_find(entry, sl_str_n(needle, (size_t)n), &at);
+}
+
+/* A message of this socket's own is told by its result alone: the client has the text. What a command caused is shown like to
+ * everybody (an agent learns the new control epoch from it), and the result has no position of its own. */
 static void forward_entry(struct gw_watch *w, const struct push *p)
 {
     struct gw_session *s = w->session;
     struct sl_str topic = sl_str_c(w->topic);
+    bool is_result = p->id.len > 0 && sl_str_eq(p->session, gw_session_id(s));
+    bool is_own = is_result && is_message_of(p->json, p->id);
     w->number = p->number;
     if (w->kind == GW_TOPIC_AGENT)
         gw_agent_learn(s, p->json);
-    if (p->id.len > 0 && sl_str_eq(p->session, gw_session_id(s))) {
-        frame_write_result(gw_hub_frame(w->hub), p->id, topic, w->shown_gen, p->number);
-        gw_session_send(s, GW_HELD);
-        return;
+    if (!is_own) {
+        frame_write_event(gw_hub_frame(w->hub), topic, w->shown_gen, p->number, p->json);
+        gw_session_send(s, GW_NOW);
     }
-    frame_write_event(gw_hub_frame(w->hub), topic, w->shown_gen, p->number, p->json);
-    gw_session_send(s, GW_NOW);
+    if (is_result) {
+        frame_write_result(gw_hub_frame(w->hub), p->id, topic, is_own ? w->shown_gen : 0, p->number);
+        gw_session_send(s, GW_HELD);
+    }
 }
 
 /* "<name>": "<conversation>" in JSON that the router wrote, without a parser: a quote inside a string is escaped there, so the
