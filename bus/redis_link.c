@@ -307,9 +307,10 @@ static void count_error(sl_err err)
         SL_COUNT("sluice_redis_errors_total", "kind=\"answered\"", "Redis commands that failed", 1);
 }
 
-static bool is_function_missing(const struct sl_fail *why)
+/* The server is not any more what the checks found: connecting anew finds out, and loads the Functions. */
+static bool has_changed(const struct sl_fail *why)
 {
-    return strncmp(why->text, "ERR Function not found", 22) == 0;
+    return strncmp(why->text, "ERR Function not found", 22) == 0 || strncmp(why->text, "READONLY", 8) == 0;
 }
 
 static void on_reply(redisAsyncContext *ac, void *reply, void *data)
@@ -336,8 +337,8 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *data)
     sl_err err = bus_reply_error(reply, &why);
     if (err != SL_OK)
         count_error(err);
-    if (err == SL_EAGAIN && is_function_missing(&why))
-        bus_link_cut(l, SL_ECLOSED, "the Functions are gone from the server: connecting anew loads them");
+    if (err == SL_EAGAIN && has_changed(&why))
+        bus_link_cut(l, SL_ECLOSED, "its role or its Functions have changed: connecting anew");
     fn(arg, err, err == SL_OK ? (const struct bus_value *)reply : NULL, &why);
 }
 

@@ -444,13 +444,60 @@ static void at_maxmemory_accept_refuses_and_what_drains_goes_on(void **state)
     w->is_finished = true;
 }
 
-static void functions_that_cannot_be_loaded_for_want_of_memory_are_unfit(void **state)
+static void a_store_without_room_for_itself_is_unfit(void **state)
 {
     struct world *w = *state;
     open_with(w, (const char *const[]){"--maxmemory", "1", NULL});
-    wait_unfit(w, "memory");
+    wait_unfit(w, "the store cannot be created");
     cli(w, "config set maxmemory 0");
     world_wait_ready(w);
+    w->is_finished = true;
+}
+
+static void functions_that_cannot_be_loaded_for_want_of_memory_are_unfit(void **state)
+{
+    struct world *w = *state;
+    world_open_server(w);
+    wait_socket(w);
+    cli(w, "hset sluice:store partitions 8");
+    cli(w, "config set maxmemory 1");
+    wait_unfit(w, "the Functions cannot be loaded");
+    cli(w, "config set maxmemory 0");
+    world_wait_ready(w);
+    w->is_finished = true;
+}
+
+static void a_server_that_becomes_a_replica_is_noticed(void **state)
+{
+    struct world *w = *state;
+    cli(w, "replicaof 127.0.0.1 1");
+    (void)world_say(w, "HSET h f v");
+    assert_int_equal(w->err, SL_EAGAIN);
+    assert_true(world_wait_count(w, &w->unfits, 1, SOON_MS));
+    assert_non_null(strstr(w->unfit.text, "replica"));
+    cli(w, "replicaof no one");
+    assert_true(world_wait_count(w, &w->readies, 2, SOON_MS));
+    world_expect(w, "1", "HSET h f v");
+    w->is_finished = true;
+}
+
+/* Each command of the append-only file takes 0.5 ms to load, and every 1,024 of them the server answers that it is loading. */
+static void a_loading_server_is_waited_for(void **state)
+{
+    struct world *w = *state;
+    struct settled s = {.calls = 0};
+    for (int i = 0; i < 3000; i++)
+        assert_int_equal(issue(w, &s, SOON_MS, "RPUSH l x"), SL_OK);
+    assert_true(world_wait_count(w, &s.calls, 3000, SOON_MS));
+    server_kill(&w->server);
+    w->server.options[0] = "--key-load-delay";
+    w->server.options[1] = "500";
+    server_start(&w->server);
+    uint64_t before = uv_hrtime();
+    assert_true(world_wait_count(w, &w->readies, 2, 2 * SOON_MS));
+    assert_in_range((uv_hrtime() - before) / 1000000, 1000, 2 * SOON_MS); /* it was loading all the time */
+    world_expect(w, "3000", "LLEN l");
+    assert_int_equal(w->unfits, 0);
     w->is_finished = true;
 }
 
@@ -536,6 +583,9 @@ int run_connection_cases(void)
         WORLD_OWN(other_functions_under_our_name_are_replaced),
         WORLD_REDIS_ONLY(at_maxmemory_accept_refuses_and_what_drains_goes_on),
         WORLD_OWN(functions_that_cannot_be_loaded_for_want_of_memory_are_unfit),
+        WORLD_OWN(a_store_without_room_for_itself_is_unfit),
+        WORLD_REDIS_ONLY(a_server_that_becomes_a_replica_is_noticed),
+        WORLD_REDIS_ONLY(a_loading_server_is_waited_for),
         WORLD_REDIS_ONLY(a_busy_server_says_try_again),
         WORLD_REDIS_ONLY(server_errors_are_mapped),
         WORLD_REDIS_ONLY(a_silent_subscription_is_cut),
