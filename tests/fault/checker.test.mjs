@@ -218,6 +218,7 @@ const seesPoison = (name, invariant, change) => test(name, () => {
 test('poison in the dead letters with its placeholder is right', () => assert.deepEqual(broken(poisoned()), []));
 seesPoison('poison that is not in the dead letters', 'I9', h => { part(h).dead = []; });
 seesPoison('a dead letter without a reason', 'I9', h => { part(h).dead[0].r = ''; });
+seesPoison('an innocent message in the dead letters', 'I9', h => { h.poison = []; part(h).dead[0].r = 'its effects were refused by the store'; });
 seesPoison('a dead letter without a record', 'I9', h => { part(h).out[8].f.pop(); });
 seesPoison('poison without a placeholder is lost', 'I1', h => { part(h).out[8].f.shift(); });
 seesPoison('a message in the history and in the dead letters', 'I1', h => { part(h).dead.push({ entry: '9-0', r: 'x', ev: { id: 'v1-1' } }); });

@@ -503,6 +503,12 @@ export class SilentReader {
             setTimeout(() => !socket.destroyed && socket.write(maskedFrame(JSON.stringify(this.hello()))), 300);
         });
         socket.pause();
+        // Its heartbeats are the only way to learn that the other end is gone; their answers pile up with the rest.
+        const beating = setInterval(() => {
+            if (socket.destroyed) clearInterval(beating);
+            else if (socket.readyState === 'open') socket.write(maskedFrame('{"t":"ping"}'));
+        }, 1000);
+        beating.unref();
     }
 
     stop() {

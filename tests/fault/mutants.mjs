@@ -11,11 +11,13 @@ export const PROFILES = {
     sleepers: { ...SMALL, faults: 8, mix: [['router', 'stop', 10, [2000, 4000]]] },
     store: { ...SMALL, faults: 10, mix: [['redis', 'kill', 9], ['redis', 'stop', 1]] },
     edge: { ...SMALL, faults: 24, mix: [['gateway', 'kill', 16], ['redis', 'stop', 4], ['redis', 'kill', 4]] },
+    ambush: { ...SMALL, visitors: 32, rate: 80, faults: 6, filler: true, mix: [['router', 'ambush', 10]] },
+    edgeAmbush: { ...SMALL, faults: 7, mix: [['gateway', 'ambush', 10]] },
     calm: { ...SMALL, faults: 4, mix: [['bot', 'kill', 3], ['bot', 'stop', 1]] },
 };
 
 export const MUTANTS = {
-    'ack-before-append': { profile: 'edge' },
+    'ack-before-append': { profile: 'edgeAmbush' },
     'resume-from-end': { profile: 'edge' },
     'no-gap-check': { profile: 'store' },
     'no-dedupe': { profile: 'calm' },
@@ -23,8 +25,8 @@ export const MUTANTS = {
     'no-epoch': { profile: 'sleepers' },
     'no-offset': { profile: 'store' },
     'deliver-no-mark': { profile: 'routers' },
-    'relay-before-commit': { profile: 'sleepers' },
-    'lose-relay-position': { profile: 'routers' },
+    'relay-before-commit': { profile: 'ambush' },
+    'lose-relay-position': { profile: 'ambush' },
     'commit-twice': { profile: 'calm' },
     'warm-cache': { profile: 'sleepers' },
     'trim-too-far': { profile: 'calm' },

@@ -9,8 +9,9 @@ function pauseMs(random, i) {
     return random.integer(100, 1000);
 }
 
-const MIX = [['router', 'kill', 18], ['router', 'stop', 14], ['gateway', 'kill', 14], ['gateway', 'stop', 10],
-             ['redis', 'kill', 12], ['redis', 'stop', 6], ['bot', 'kill', 16], ['bot', 'stop', 10]];
+// "ambush": several faults timed so that what is on its way to the store is cut in the middle.
+const MIX = [['router', 'kill', 16], ['router', 'stop', 14], ['router', 'ambush', 2], ['gateway', 'kill', 13], ['gateway', 'stop', 10],
+             ['gateway', 'ambush', 2], ['redis', 'kill', 11], ['redis', 'stop', 6], ['bot', 'kill', 16], ['bot', 'stop', 10]];
 
 // `count` faults in the proportions of a mix ([kind, how, weight, range of ms?]), in random order.
 export function deckOf(random, count, mix = MIX) {
@@ -54,24 +55,59 @@ export class Nemesis {
             this.deck.push(fault); // its turn comes later
             return;
         }
-        const p = this.random.pick(targets);
-        p.isStruck = true;
-        const key = `${fault.how === 'kill' ? 'kill -9' : 'SIGSTOP'} ${fault.kind}`;
+        if (fault.how === 'ambush') targets.push(this.world.of('redis')[0]);
+        const struck = fault.how === 'ambush' ? targets : [this.random.pick(targets)];
+        if (fault.how === 'ambush' && struck.some(p => p.isStruck || !p.isRunning || p.isPaused)) {
+            this.deck.push(fault);
+            return;
+        }
+        for (const p of struck) p.isStruck = true;
+        const key = `${{ kill: 'kill -9', stop: 'SIGSTOP', ambush: 'ambush' }[fault.how]} ${fault.kind}`;
         this.done[key] = (this.done[key] ?? 0) + 1;
         this.total++;
-        this.note(`${key} ${p.name} ${fault.ms} ms`);
-        const acting = this.act(p, fault).catch(() => {}).finally(() => {
-            p.isStruck = false;
+        this.note(`${key} ${struck.map(p => p.name)} ${fault.ms} ms`);
+        const acting = this.act(struck, fault).catch(() => {}).finally(() => {
+            for (const p of struck) p.isStruck = false;
             this.pending.delete(acting);
         });
         this.pending.add(acting);
     }
 
-    async act(p, fault) {
-        if (fault.how === 'kill') {
+    // A backlog builds up before sleeping routers; as they take it, Redis falls asleep, they are killed, and Redis wakes: it
+    // executes what had reached it and never gets the rest.
+    async ambushRouters(routers, redis, wait) {
+        for (const p of routers) p.pause();
+        await sleep(900);
+        for (const p of routers) p.resume();
+        await sleep(5 + wait % 60);
+        redis.pause();
+        await sleep(150);
+        await Promise.all(routers.map(p => p.kill()));
+        redis.resume();
+        await this.restart(routers, 100);
+    }
+
+    // Redis dies with commands on their way; the gateways, who wait for its return to repeat them, die too.
+    async ambushGateways(gateways, redis, wait) {
+        await redis.kill();
+        await sleep(100 + wait % 300);
+        await Promise.all(gateways.map(p => p.kill()));
+        await this.restart([redis, ...gateways], 50);
+    }
+
+    async restart(processes, wait) {
+        await sleep(wait);
+        for (const p of processes) if (p.isWanted && !p.isRunning) p.start();
+    }
+
+    async act(struck, fault) {
+        const p = struck[0];
+        if (fault.how === 'ambush') {
+            const redis = struck[struck.length - 1], others = struck.slice(0, -1);
+            await (fault.kind === 'router' ? this.ambushRouters(others, redis, fault.ms) : this.ambushGateways(others, redis, fault.ms));
+        } else if (fault.how === 'kill') {
             await p.kill();
-            await sleep(fault.ms);
-            if (p.isWanted && !p.isRunning) p.start();
+            await this.restart(struck, fault.ms);
         } else {
             p.pause();
             await sleep(fault.ms);

@@ -50,7 +50,7 @@ export class Scenario {
             this.agents.push(new Agent({ name, id: name, ports, random: this.random.fork(), queues: QUEUES, token: await this.world.login(name) }));
         this.visitors = [...Array(this.options.visitors).keys()].map(i => new Visitor({
             name: `v${i}`, ports, random: this.random.fork(), inbox: this.world.inbox, tenant: this.world.tenant,
-            wantsHuman: i % 8 === 3 ? 0.08 : 0, filler: i === 0 ? ` ${'Where is my order, please? '.repeat(500)}` : '' }));
+            wantsHuman: i % 8 === 3 ? 0.08 : 0, filler: i === 0 || this.options.filler ? ` ${'Where is my order, please? '.repeat(500)}` : '' }));
         this.clients = [...this.agents, ...this.visitors];
         for (const c of this.clients) c.connect();
         await until('every client welcomed', 20000, () => {
