@@ -15,8 +15,8 @@
 #include "cli/up_child.h"
 #include "cli/up_files.h"
 
-#include "faq_yaml.h"
-#include "sluice_yaml.h"
+#include "cli/faq_yaml.h"
+#include "cli/sluice_yaml.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
