@@ -37,7 +37,8 @@ struct relay_fact {
 struct relay_lane { /* one destination */
     struct relay *relay;
     char *destination;
-    uint64_t mark; /* delivered up to here */
+    uint64_t mark;         /* delivered up to here */
+    uint64_t sent_through; /* the last number of the call in flight */
     struct relay_fact *first, *last;
     bool is_sending, is_dirty, is_saving;
     struct sl_timer retry;
@@ -241,10 +242,12 @@ void relay_add(struct relay *r, struct sl_str out_id, uint64_t epoch, const stru
 
 /* ---- delivering ---- */
 
-static void lane_pop_through(struct relay_lane *lane, uint64_t mark)
+/* Only what was sent: after lost data the destination's mark may lie beyond facts that are still to be sent, under a
+ * higher epoch (a fork, which it takes). */
+static void lane_pop_sent(struct relay_lane *lane)
 {
     struct relay *r = lane->relay;
-    while (lane->first != NULL && lane->first->number <= mark) {
+    while (lane->first != NULL && lane->first->number <= lane->sent_through) {
         struct relay_fact *f = lane->first;
         lane->first = f->next;
         if (lane->first == NULL)
@@ -253,20 +256,17 @@ static void lane_pop_through(struct relay_lane *lane, uint64_t mark)
         r->backlog--;
         free(f);
     }
-    if (mark > lane->mark) {
-        lane->mark = mark;
-        lane->is_dirty = true;
-    }
+    lane->mark = lane->sent_through;
+    lane->is_dirty = true;
     position_advance(r);
 }
 
-static void lane_answered(struct relay_lane *lane, sl_err err, const struct bus_value *v,
-                          const struct sl_fail *why)
+static void lane_answered(struct relay_lane *lane, sl_err err, const struct sl_fail *why)
 {
     struct relay *r = lane->relay;
     lane->is_sending = false;
     if (err == SL_OK) {
-        lane_pop_through(lane, (uint64_t)bus_value_int(v));
+        lane_pop_sent(lane);
         lane_pump(lane);
         r->host.moved(r->host.arg, false); /* last: it may end in a reset, which frees the lanes */
         return;
@@ -288,6 +288,7 @@ static void lane_answered(struct relay_lane *lane, sl_err err, const struct bus_
 
 static void on_delivered(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
 {
+    (void)v; /* the mark: not below what was sent */
     struct relay_call *call = arg;
     struct relay *r = call->relay;
     struct relay_lane *lane = call->lane;
@@ -299,7 +300,7 @@ static void on_delivered(void *arg, sl_err err, const struct bus_value *v, const
         return;
     }
     if (is_current)
-        lane_answered(lane, err, v, why);
+        lane_answered(lane, err, why);
 }
 
 static size_t lane_build(struct relay_lane *lane, struct bus_args *a)
@@ -324,6 +325,7 @@ static size_t lane_build(struct relay_lane *lane, struct bus_args *a)
         bus_args_int(a, (int64_t)f->item_count);
         for (size_t i = 0; i < f->item_count; i++)
             bus_args_str(a, f->items[i]);
+        lane->sent_through = f->number;
         count++;
     }
     bus_args_set_int(a, at, (int64_t)count);

@@ -143,6 +143,29 @@ static void test_relay_ignores_what_was_delivered_before(void **state)
     assert_string_equal(positions(rw), "@ 1-0 ");
 }
 
+/* After lost data the destination may have more than this side ever sent: what comes new must still be sent. */
+static void test_relay_does_not_drop_new_facts_below_an_old_mark(void **state)
+{
+    struct relay_world *rw = *state;
+    (void)ask(rw->w, "HSET from:{9} 7 x");
+    bus_args_clear(&rw->args);
+    static const char *const words[] = {"HSET", "from:{9}", "7", "10 5"};
+    for (size_t i = 0; i < 4; i++)
+        bus_args_c(&rw->args, words[i]);
+    (void)memory_peek(rw->w->store, &rw->args);
+    put(rw, "1-0", 5, TO, 8, 8); /* before the loss */
+    put(rw, "2-0", 6, TO, 9, 10); /* after it, under a new epoch */
+    relay_pump(rw->relay);
+    settle(rw->w);
+    assert_int_equal(number(rw->w, "XLEN " TO), 2);
+    put(rw, "3-0", 6, TO, 11, 11);
+    relay_pump(rw->relay);
+    settle(rw->w);
+    assert_int_equal(number(rw->w, "XLEN " TO), 3);
+    assert_string_equal(ask(rw->w, "HGET from:{9} 7"), "11 6");
+    assert_string_equal(ask(rw->w, "HGET from:{9} forks"), "1");
+}
+
 static void test_relay_position_waits_for_every_destination(void **state)
 {
     struct relay_world *rw = *state;
@@ -241,6 +264,7 @@ int main(int argc, char **argv)
         CASE(test_relay_repeats_after_a_lost_answer),
         CASE(test_relay_sends_a_fact_under_the_epoch_of_its_commit),
         CASE(test_relay_ignores_what_was_delivered_before),
+        CASE(test_relay_does_not_drop_new_facts_below_an_old_mark),
         CASE(test_relay_position_waits_for_every_destination),
         CASE(test_relay_position_waits_for_the_whole_entry),
         CASE(test_relay_positions_come_back_when_not_saved),
