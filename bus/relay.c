@@ -15,6 +15,7 @@
 
 #define DELIVER_FACTS_MAX 64
 #define DELIVER_RETRY_MS  100
+#define BATCHES_SPARE     64 /* entries held beyond twice the facts that wait */
 #define BOT_TASK_KEEP_MS                                                                                     \
     600000 /* bot streams are trimmed to the longest turn deadline: an older answer would be refused anyway  \
             */
@@ -184,6 +185,30 @@ static void lane_append(struct relay_lane *lane, struct relay_fact *f)
     lane->relay->backlog++;
 }
 
+/* The later of two neighbours goes up in the earlier: its facts are all out, so whoever passes the earlier passes both. */
+static void batch_absorb(struct relay *r, struct relay_batch *b)
+{
+    struct relay_batch *next = b->next;
+    if (next->out_id[0] != '\0')
+        memcpy(b->out_id, next->out_id, sizeof(b->out_id));
+    b->next = next->next;
+    if (r->last == next)
+        r->last = b;
+    r->batches--;
+    free(next);
+}
+
+/* Behind a batch that waits for one destination, those that are through would pile up. Twice as many as there are facts
+ * is often enough: a walk then frees at least half. */
+static void batches_compact(struct relay *r)
+{
+    if (r->batches <= 2 * r->backlog + BATCHES_SPARE)
+        return;
+    for (struct relay_batch *b = r->first; b != NULL; b = b->next)
+        while (b->next != NULL && b->next->open == 0)
+            batch_absorb(r, b);
+}
+
 /* Whole batches at the head whose facts are all delivered: the position moves past them. A batch whose entry is
  * unknown (its commit was found out to be executed, its answer was lost) is passed with the next one. */
 static void position_advance(struct relay *r)
@@ -200,6 +225,7 @@ static void position_advance(struct relay *r)
         r->batches--;
         free(b);
     }
+    batches_compact(r);
 }
 
 struct relay_batch *relay_batch_begin(struct sl_str out_id)

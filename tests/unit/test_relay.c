@@ -153,7 +153,7 @@ static void test_relay_does_not_drop_new_facts_below_an_old_mark(void **state)
     for (size_t i = 0; i < 4; i++)
         bus_args_c(&rw->args, words[i]);
     (void)memory_peek(rw->w->store, &rw->args);
-    put(rw, "1-0", 5, TO, 8, 8); /* before the loss */
+    put(rw, "1-0", 5, TO, 8, 8);  /* before the loss */
     put(rw, "2-0", 6, TO, 9, 10); /* after it, under a new epoch */
     relay_pump(rw->relay);
     settle(rw->w);
@@ -233,6 +233,26 @@ static void test_relay_passes_a_batch_without_a_place(void **state)
     assert_string_equal(positions(rw), TO " 3 @ 3-0 ");
 }
 
+/* A destination that refuses for hours must not make the list of passed entries grow. */
+static void test_relay_memory_is_bounded_behind_a_closed_destination(void **state)
+{
+    struct relay_world *rw = *state;
+    char id[32];
+    (void)ask(rw->w, "RPUSH " TO " not-a-stream");
+    put(rw, "1-0", 10, TO, 1, 1);
+    for (unsigned i = 2; i < 3000; i++) {
+        (void)snprintf(id, sizeof id, "%u-0", i);
+        put(rw, id, 10, "bot:x", i / 2, i / 2 - 1 + i % 2); /* every other one has a fact for somebody else */
+        relay_pump(rw->relay);
+        settle(rw->w);
+    }
+    assert_true(relay_batches(rw->relay) < 200);
+    (void)ask(rw->w, "DEL " TO);
+    pass(rw->w, 300);
+    assert_int_equal(relay_batches(rw->relay), 0);
+    assert_bytes(relay_out_position(rw->relay), "2999-0");
+}
+
 static void test_relay_may_be_reset_by_whom_it_tells(void **state)
 {
     struct relay_world *rw = *state;
@@ -269,6 +289,7 @@ int main(int argc, char **argv)
         CASE(test_relay_position_waits_for_the_whole_entry),
         CASE(test_relay_positions_come_back_when_not_saved),
         CASE(test_relay_passes_a_batch_without_a_place),
+        CASE(test_relay_memory_is_bounded_behind_a_closed_destination),
         CASE(test_relay_may_be_reset_by_whom_it_tells),
         CASE(test_relay_free_with_a_delivery_in_flight),
     };
