@@ -38,6 +38,8 @@ bool relay_is_idle(const struct relay *r);   /* nothing queued, nothing in fligh
 size_t relay_positions(struct relay *r, struct bus_args *args);
 void relay_saved(struct relay *r,
                  bool is_saved); /* the positions of the last call are in the store, or are not */
+/* A destination was found to have less than was thought: the fact log is to be read from its beginning. */
+bool relay_has_gap(const struct relay *r);
 bool relay_is_dirty(const struct relay *r);
 struct sl_str
 relay_out_position(const struct relay *r); /* everything up to this out entry was relayed; empty: unknown */
@@ -70,7 +72,7 @@ struct part {
     unsigned tries;
     char careful_until[48]; /* one event a commit up to this entry */
 
-    int64_t now_ms; /* the partition's clock */
+    int64_t now_ms;       /* the partition's clock */
     int64_t batch_now_ms; /* of the open batch: the clock may go on while a state is fetched (I12) */
     double now_fraction;
     uint64_t now_read_mono_ms;

@@ -306,6 +306,8 @@ static void set_marks(struct part *p, const struct bus_value *flat)
         else
             relay_set_mark(p->relay, name, (uint64_t)bus_value_int(bus_value_at(flat, i + 1)));
     }
+    if (relay_has_gap(p->relay))
+        part_id_set(p->reload_from, SL_STR("0-0"));
 }
 
 static int64_t due_of(struct sl_str s)

@@ -15,7 +15,8 @@
 
 #define DELIVER_FACTS_MAX 64
 #define DELIVER_RETRY_MS  100
-#define BATCHES_SPARE     64 /* entries held beyond twice the facts that wait */
+#define HOLE_RETRY_MS     5000 /* a destination that lost facts which the fact log has not either */
+#define BATCHES_SPARE     64   /* entries held beyond twice the facts that wait */
 #define BOT_TASK_KEEP_MS                                                                                     \
     600000 /* bot streams are trimmed to the longest turn deadline: an older answer would be refused anyway  \
             */
@@ -48,6 +49,7 @@ struct relay_lane { /* one destination */
 struct relay {
     struct relay_host host;
     struct sl_map *lanes;
+    struct sl_map *gaps; /* destination -> struct relay_gap; outlives a reset, for what comes after it */
     struct relay_batch *first, *last;
     size_t batches, backlog;
     char position[48]; /* out id up to which all is delivered */
@@ -56,6 +58,10 @@ struct relay {
     bool is_freed;
     uint64_t era; /* answers from before a reset count for nothing */
     struct bus_args args;
+};
+
+struct relay_gap { /* the destination said that it has less than we thought */
+    uint64_t mark;
 };
 
 struct relay_call {
@@ -89,6 +95,7 @@ struct relay *relay_new(const struct relay_host *host)
     struct relay *r = sl_alloc(sizeof(*r));
     r->host = *host;
     r->lanes = sl_map_new();
+    r->gaps = sl_map_new();
     bus_args_init(&r->args);
     return r;
 }
@@ -125,8 +132,30 @@ void relay_reset(struct relay *r)
     r->era++;
 }
 
+static void gap_forget(struct relay *r, struct sl_str destination)
+{
+    free(sl_map_del(r->gaps, destination));
+}
+
+static void gap_note(struct relay *r, struct sl_str destination, uint64_t mark)
+{
+    struct relay_gap *g = sl_alloc(sizeof(*g));
+    g->mark = mark;
+    free(sl_map_set(r->gaps, destination, g));
+}
+
+bool relay_has_gap(const struct relay *r)
+{
+    return sl_map_count(r->gaps) > 0;
+}
+
 static void relay_finish(struct relay *r)
 {
+    struct sl_str key;
+    void *gap;
+    for (size_t i = 0; sl_map_next(r->gaps, &i, &key, &gap);)
+        free(gap);
+    sl_map_free(&r->gaps);
     sl_map_free(&r->lanes);
     bus_args_fini(&r->args);
     free(r);
@@ -148,7 +177,8 @@ void relay_set_mark(struct relay *r, struct sl_str destination, uint64_t number)
 {
     if (sl_str_eq_c(destination, "@"))
         return;
-    lane_of(r, destination)->mark = number;
+    const struct relay_gap *g = sl_map_get(r->gaps, destination);
+    lane_of(r, destination)->mark = g != NULL && g->mark < number ? g->mark : number;
 }
 
 /* ---- queueing ---- */
@@ -287,22 +317,43 @@ static void lane_pop_sent(struct relay_lane *lane)
     position_advance(r);
 }
 
+/* "GAP <mark>". What the destination lost is read again from the beginning of the fact log. If it is not there either, starting
+ * over once more would not help: this destination waits, and somebody has to look. */
+static void lane_has_gap(struct relay_lane *lane, const struct sl_fail *why)
+{
+    struct relay *r = lane->relay;
+    uint64_t mark = 0;
+    if (strlen(why->text) > 4 && sl_str_uint(sl_str_c(why->text + 4), &mark) != SL_OK)
+        mark = 0;
+    bool is_hole = lane->mark <= mark;
+    SL_COUNT("sluice_relay_gaps_total", "",
+             "a destination's mark lies before the facts held here: read again", 1);
+    sl_log(is_hole ? SL_ERROR : SL_WARN,
+           is_hole ? "a destination misses facts that the fact log has not any more"
+                   : "relay gap: facts are read again from the fact log",
+           SL_KV("partition", r->host.tag), SL_KV("destination", lane->destination),
+           SL_KV_I("next", lane->first->number), SL_KV_FAIL(why));
+    if (is_hole) {
+        sl_timer_start(&lane->retry, HOLE_RETRY_MS);
+        return;
+    }
+    gap_note(r, sl_str_c(lane->destination), mark);
+    r->host.moved(r->host.arg, true);
+}
+
 static void lane_answered(struct relay_lane *lane, sl_err err, const struct sl_fail *why)
 {
     struct relay *r = lane->relay;
     lane->is_sending = false;
     if (err == SL_OK) {
         lane_pop_sent(lane);
+        gap_forget(r, sl_str_c(lane->destination));
         lane_pump(lane);
         r->host.moved(r->host.arg, false); /* last: it may end in a reset, which frees the lanes */
         return;
     }
     if (err == SL_EGAP) {
-        SL_COUNT("sluice_relay_gaps_total", "",
-                 "a destination's mark lies before the facts held here: read again", 1);
-        sl_log(SL_WARN, "relay gap: facts are read again from the fact log", SL_KV("partition", r->host.tag),
-               SL_KV("destination", lane->destination), SL_KV_FAIL(why));
-        r->host.moved(r->host.arg, true);
+        lane_has_gap(lane, why);
         return;
     }
     if (err == SL_EREFUSED)

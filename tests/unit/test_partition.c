@@ -432,6 +432,28 @@ static void test_takeover_keeps_its_place_before_an_open_fact(void **state)
     assert_int_equal(number(w, "XLEN " TO), 1);
 }
 
+/* A destination lost what it had: it gets the facts again, from the fact log, under a new lease epoch. */
+static void test_gap_is_filled_from_the_fact_log(void **state)
+{
+    struct world *w = *state;
+    struct proc *pr = &w->proc[0];
+    char id[48];
+    own(pr);
+    say_facts(w, "a", 5, id);
+    pass(w, 1200);
+    assert_string_equal(ask(w, "HGET relay:{" TAG "} " TO), "5");
+    (void)ask(w, "DEL " TO " from:{9}");
+    say_facts(w, "a", 2, id);
+    settle(w);
+    assert_int_equal(pr->lost, 1);
+    own(pr);
+    pass(w, 1200);
+    assert_int_equal(pr->lost, 1);
+    assert_int_equal(number(w, "XLEN " TO), 7);
+    assert_int_equal(w->steps, 2);
+    assert_string_equal(ask(w, "HGET relay:{" TAG "} " TO), "7");
+}
+
 /* ---- poison ---- */
 
 static bool is_dead_letter(struct world *w, const char *entry)
@@ -862,6 +884,7 @@ int main(int argc, char **argv)
         CASE(test_takeover_relays_what_was_committed),
         CASE(test_takeover_doubles_nothing),
         CASE(test_takeover_keeps_its_place_before_an_open_fact),
+        CASE(test_gap_is_filled_from_the_fact_log),
         CASE(test_takeovers_at_one_offset_are_counted),
         CASE(test_second_try_commits_one_event_at_a_time),
         CASE(test_third_try_buries_the_first_alone),

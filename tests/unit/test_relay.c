@@ -276,6 +276,47 @@ static void test_relay_free_with_a_delivery_in_flight(void **state)
 
 /* ---- gaps: the destination lost facts that this side has already passed ---- */
 
+static void test_relay_gap_is_told_and_repaired_from_the_log(void **state)
+{
+    struct relay_world *rw = *state;
+    put(rw, "1-0", 10, TO, 1, 4);
+    relay_pump(rw->relay);
+    settle(rw->w);
+    (void)ask(rw->w, "DEL " TO " from:{9}"); /* it is empty again */
+    put(rw, "2-0", 10, TO, 5, 5);
+    relay_pump(rw->relay);
+    settle(rw->w);
+    assert_int_equal(rw->gaps, 1);
+    assert_true(relay_has_gap(rw->relay));    /* the log is to be read from its beginning */
+    relay_set_mark(rw->relay, SL_STR(TO), 4); /* what was saved is too much now */
+    put(rw, "1-0", 10, TO, 1, 4);
+    put(rw, "2-0", 10, TO, 5, 5);
+    relay_pump(rw->relay);
+    settle(rw->w);
+    assert_true(is_in_order(rw->w, TO, 5));
+    assert_false(relay_has_gap(rw->relay));
+    assert_int_equal(rw->gaps, 1);
+}
+
+/* The log does not have them any more: the destination stands, the owner is not made to start over for ever. */
+static void test_relay_gap_that_cannot_be_filled_stands(void **state)
+{
+    struct relay_world *rw = *state;
+    relay_set_mark(rw->relay, SL_STR(TO), 4);
+    put(rw, "2-0", 10, TO, 5, 5);
+    relay_pump(rw->relay);
+    settle(rw->w);
+    assert_int_equal(rw->gaps, 1);
+    relay_set_mark(rw->relay, SL_STR(TO), 4);
+    put(rw, "2-0", 10, TO, 5, 5);
+    put(rw, "2-1", 10, "bot:x", 1, 1);
+    relay_pump(rw->relay);
+    pass(rw->w, 5000);
+    assert_int_equal(rw->gaps, 1);
+    assert_int_equal(number(rw->w, "XLEN bot:x"), 1);
+    assert_int_equal(relay_backlog(rw->relay), 1);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(int argc, char **argv)
 {
@@ -292,6 +333,8 @@ int main(int argc, char **argv)
         CASE(test_relay_memory_is_bounded_behind_a_closed_destination),
         CASE(test_relay_may_be_reset_by_whom_it_tells),
         CASE(test_relay_free_with_a_delivery_in_flight),
+        CASE(test_relay_gap_is_told_and_repaired_from_the_log),
+        CASE(test_relay_gap_that_cannot_be_filled_stands),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
