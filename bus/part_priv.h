@@ -86,6 +86,8 @@ struct part {
     struct effects *fx;
     size_t batch_count, batch_limit; /* events in the open batch, counted from first */
     struct queued *batch_last;
+    struct queued
+        *batch_until; /* what comes after the batch was opened has a later now: it is not taken in */
     bool batch_is_open, is_fetching, is_committing, is_housekeeping;
     unsigned commit_attempts;
     struct bus_args commit_args, args;

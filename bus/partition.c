@@ -601,8 +601,8 @@ static bool batch_is_full(struct part *p)
     const struct fx_fact_item *facts;
     if (p->batch_count == 0)
         return false;
-    if (p->batch_count >= p->batch_limit || effects_bytes(p->fx) >= PART_BATCH_BYTES ||
-        effects_has_deleted(p->fx))
+    if (p->batch_count >= p->batch_limit || p->batch_last == p->batch_until ||
+        effects_bytes(p->fx) >= PART_BATCH_BYTES || effects_has_deleted(p->fx))
         return true;
     if (effects_facts(p->fx, &facts) + FX_FACTS_MAX > PART_BATCH_FACTS)
         return true;
@@ -616,6 +616,7 @@ static void batch_open(struct part *p)
     p->batch_is_open = true;
     p->batch_count = 0;
     p->next = p->first;
+    p->batch_until = p->last;
     effects_clear(p->fx);
     p->batch_now_ms = clock_now(p);
 }

@@ -136,6 +136,38 @@ static void test_queue_pauses_the_tail_and_resumes(void **state)
     assert_int_equal(p->queue_count, 0);
 }
 
+/* A batch is stepped with the instant that its record names, also when it had to wait for a state. */
+static void test_batch_has_one_now(void **state)
+{
+    struct world *w = *state;
+    struct batch b;
+    char id[48];
+    struct event ev = message("a");
+    ev.name = SL_STR("soon"), ev.gen = 1, ev.wait_ms = 300;
+    append(w, &ev, id);
+    own(&w->proc[0]);
+    settle(w);
+    say(w, "a", id);
+    ev = message("a");
+    ev.queue = SL_STR("second");
+    append(w, &ev, id);
+    w->held = "HMGET"; /* the second event waits for its state while a timer comes due */
+    pass(w, 500);
+    w->held = NULL;
+    assert_true(execute(w, "HMGET") && execute(w, "tick_1") && execute(w, "XREAD"));
+    memory_reply(w->store, 1, 1); /* the timer's event is read before the state's answer is */
+    assert_true(w->proc[0].part->is_fetching && w->proc[0].part->queue_count == 3);
+    pass(w, 500);
+    unsigned at = 0;
+    for (size_t i = 0; batch_at(w, i, &b); i++)
+        for (int64_t n = 0; n < b.events; n++)
+            assert_int_equal(w->step[at++].now_ms, b.now);
+    assert_int_equal(at, w->steps);
+    assert_int_equal(w->steps, 4);
+    assert_int_equal(w->timers['s'], 1);
+    assert_true(w->step[3].now_ms >= w->step[0].now_ms + 300); /* nor is a deadline judged before it is due */
+}
+
 /* ---- a commit whose outcome is unknown ---- */
 
 static void test_lost_reply_is_success(void **state)
@@ -871,6 +903,7 @@ int main(int argc, char **argv)
         CASE(test_batch_ends_at_128_kib),
         CASE(test_one_commit_is_in_flight),
         CASE(test_queue_pauses_the_tail_and_resumes),
+        CASE(test_batch_has_one_now),
         CASE(test_lost_reply_is_success),
         cmocka_unit_test(test_lost_request_is_repeated_as_it_was),
         CASE(test_reconnect_after_reconnect),
