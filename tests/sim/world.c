@@ -11,9 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FAULT_STEPS  2600  /* of the first phase; then everything is healed and must drain */
+#define FAULT_STEPS  3500  /* of the first phase; then everything is healed and must drain */
 #define HEALED_STEPS 30000 /* more than this after healing: stalled */
-#define FAULT_ONE_IN 70    /* steps of the first phase a fault */
 #define LEASE_MS     1500
 #define SURVEY_MS    900
 #define PEOPLE_MS    60 /* beat of a gateway */
@@ -368,7 +367,11 @@ static void move(struct world *w)
     size_t which = (size_t)sim_random(w, total);
     sim_digest(w, &which, sizeof which);
     if (which < requests) {
-        execute(w, which);
+        bool is_late = memory_request_process(w->store, which) == UINT_MAX; /* of a connection that broke */
+        if (!is_late || w->is_healed || sim_chance(w, w->late_chance))
+            execute(w, which);
+        else if (total == 1)
+            time_jump(w);
         return;
     }
     which -= requests;
@@ -496,6 +499,8 @@ static struct world *world_new(const struct options *o, uint64_t seed, bool is_t
     w->unix_ms = 1700000000000;
     w->next_pid = 1;
     w->is_traced = is_traced;
+    w->fault_one_in = 25 << sim_random(w, 4); /* a quiet world and a violent one find different things */
+    w->late_chance = sim_chance(w, 500) ? 500 : 20;
     w->store = memory_store_new(seed);
     bus_args_init(&w->args);
     for (unsigned k = 0; k < SIM_PARTITIONS; k++)
@@ -514,7 +519,7 @@ static void fault_phase(struct world *w)
 {
     while (w->steps < FAULT_STEPS && w->verdict[0] == '\0') {
         w->steps++;
-        if (!w->o->is_calm && w->steps > 200 && sim_random(w, FAULT_ONE_IN) == 0)
+        if (!w->o->is_calm && w->steps > 200 && sim_random(w, w->fault_one_in) == 0)
             cause_fault(w);
         else if (sim_random(w, 24) == 0)
             time_pass(w, sim_random(w, 8));
