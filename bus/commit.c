@@ -169,7 +169,9 @@ void part_commit_build(struct part *p)
     build_numbers(p, a);
     build_timers(p, a);
     size_t at = bus_args_mark(a);
-    bus_args_set_int(a, at, p->is_housekeeping ? 0 : (int64_t)relay_positions(p->relay, a));
+    p->has_positions =
+        !p->is_housekeeping; /* relay_1 is in flight with them: whose answer says saved is one alone */
+    bus_args_set_int(a, at, p->has_positions ? (int64_t)relay_positions(p->relay, a) : 0);
     build_dead(p, a);
     build_pushes(p, a);
     p->commit_attempts = 0;

@@ -89,6 +89,7 @@ struct part {
     struct queued
         *batch_until; /* what comes after the batch was opened has a later now: it is not taken in */
     bool batch_is_open, is_fetching, is_committing, is_housekeeping;
+    bool has_positions; /* the commit in flight carries relay positions */
     unsigned commit_attempts;
     struct bus_args commit_args, args;
     struct sl_buf encoded, batch_record;

@@ -683,7 +683,8 @@ static void commit_is_written(struct part *p, struct sl_str out_id)
     const struct fx_fact_item *facts;
     size_t count = effects_facts(p->fx, &facts);
     p->is_committing = false;
-    relay_saved(p->relay, true);
+    if (p->has_positions)
+        relay_saved(p->relay, true);
     if (!sl_mutant("relay-before-commit"))
         relay_add(p->relay, out_id, (uint64_t)p->epoch, facts, count);
     effects_written(p->fx);
@@ -721,7 +722,8 @@ static void commit_is_refused(struct part *p, const struct sl_fail *why)
     SL_COUNT("sluice_commits_refused_total", "", "commits refused for good, halved until one event is left",
              1);
     p->is_committing = false;
-    relay_saved(p->relay, false);
+    if (p->has_positions)
+        relay_saved(p->relay, false);
     struct queued *q = p->first;
     if (p->batch_count == 1 && q->is_bare) {
         lose(p, why); /* the store takes nothing: leave the partition, acquire again later */
@@ -833,8 +835,7 @@ static void on_kept(struct part *p, sl_err err, const struct bus_value *v, const
 {
     (void)v;
     p->is_housekeeping = false;
-    if (!p->is_committing)
-        relay_saved(p->relay, err == SL_OK);
+    relay_saved(p->relay, err == SL_OK); /* a commit built meanwhile took no positions */
     if (err == SL_EFENCED)
         lose(p, why);
 }

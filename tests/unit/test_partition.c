@@ -390,6 +390,32 @@ static void test_positions_are_saved_on_release(void **state)
     assert_string_equal(ask(w, "HGET meta:{" TAG "} run"), "nil");
 }
 
+/* The answer about positions that were saved alone is lost while a commit without positions is under way. */
+static void test_positions_not_saved_are_tried_again(void **state)
+{
+    struct world *w = *state;
+    struct proc *pr = &w->proc[0];
+    char id[48];
+    own(pr);
+    say_facts(w, "a", 5, id);
+    settle(w);
+    w->held = "relay_1";
+    for (int i = 0; i < 120 && !is_pending(w, 1, "relay_1"); i++)
+        pass(w, 10);
+    assert_true(is_pending(w, 1, "relay_1"));
+    assert_true(pr->part->is_housekeeping);
+    say(w, "a", id);
+    pass(w, 20); /* read and stepped; its commit stands behind the held one */
+    assert_true(pr->part->is_committing);
+    (void)ask(w, "SET nothing x");
+    memory_restart(w->store); /* both are gone */
+    w->held = NULL;
+    pass(w, 200);
+    assert_string_equal(offset(w), id);
+    pass(w, 1200);
+    assert_string_equal(ask(w, "HGET relay:{" TAG "} " TO), "5");
+}
+
 /* ---- takeover ---- */
 
 static struct proc *take_over(struct world *w, struct proc *from)
@@ -914,6 +940,7 @@ int main(int argc, char **argv)
         CASE(test_positions_are_saved_alone_within_a_second),
         CASE(test_positions_are_saved_with_the_next_commit),
         CASE(test_positions_are_saved_on_release),
+        CASE(test_positions_not_saved_are_tried_again),
         CASE(test_takeover_relays_what_was_committed),
         CASE(test_takeover_doubles_nothing),
         CASE(test_takeover_keeps_its_place_before_an_open_fact),
