@@ -4,6 +4,9 @@
 
 #include "base/fault.h"
 
+/* Strings of an entry that its dead letter keeps, even: functions.md allows 4,000. Only a bare XADD can write more. */
+#define DEAD_STRINGS_MAX 3000
+
 /* {"epoch":1,"now":2,"first":"..","last":"..","count":3,"dead":["..",..]} : with the command log, enough to
  * replay the batch. */
 static void build_batch_record(struct part *p)
@@ -134,8 +137,9 @@ static void build_dead(struct part *p, struct bus_args *a)
     bus_args_int(a, 1);
     bus_args_str(a, q->event.entry);
     bus_args_c(a, q->why);
-    bus_args_int(a, (int64_t)q->item_count);
-    for (size_t i = 0; i < q->item_count; i++)
+    size_t count = q->item_count < DEAD_STRINGS_MAX ? q->item_count : DEAD_STRINGS_MAX;
+    bus_args_int(a, (int64_t)count);
+    for (size_t i = 0; i < count; i++)
         bus_args_str(a, q->items[i]);
 }
 

@@ -606,6 +606,26 @@ static void test_unreadable_event_is_buried_alone(void **state)
     assert_string_equal(offset(w), id);
 }
 
+/* An entry that nobody but a bare XADD can make: more strings than a dead letter may have. */
+static void test_entry_with_too_many_fields_does_not_stop_the_partition(void **state)
+{
+    struct world *w = *state;
+    char id[48];
+    own(&w->proc[0]);
+    bus_args_clear(&w->args);
+    static const char *const words[] = {"XADD", "in:{" TAG "}", "*"};
+    for (size_t i = 0; i < 3; i++)
+        bus_args_c(&w->args, words[i]);
+    for (int i = 0; i < 6000; i++)
+        bus_args_c(&w->args, "x");
+    (void)memory_peek(w->store, &w->args);
+    say(w, "a", id);
+    pass(w, 500);
+    assert_string_equal(offset(w), id);
+    assert_int_equal(number(w, "XLEN dead:{" TAG "}"), 1);
+    assert_int_equal(w->proc[0].lost, 0);
+}
+
 static void test_refused_commit_is_halved_and_one_is_buried(void **state)
 {
     struct world *w = *state;
@@ -949,6 +969,7 @@ int main(int argc, char **argv)
         CASE(test_second_try_commits_one_event_at_a_time),
         CASE(test_third_try_buries_the_first_alone),
         CASE(test_unreadable_event_is_buried_alone),
+        CASE(test_entry_with_too_many_fields_does_not_stop_the_partition),
         CASE(test_refused_commit_is_halved_and_one_is_buried),
         CASE(test_state_of_wrong_type_buries_its_event),
         CASE(test_state_of_another_version_buries_its_event),
