@@ -316,8 +316,25 @@ static int64_t due_of(struct sl_str s)
     return s.len == 0 || sl_str_int(s, &due) != SL_OK ? INT64_MAX : due;
 }
 
+/* An offset that lies before one we wrote ourselves: the store lost data while we were not the owner, epoch included. The histories
+ * need a new generation, which acquire gives to whoever says so. */
+static bool is_lost_unnoticed(struct part *p, struct sl_str offset)
+{
+    char stored[48];
+    part_id_set(stored, offset);
+    return !p->was_lost && id_compare(stored, p->offset) < 0;
+}
+
 static void acquired(struct part *p, const struct bus_value *v)
 {
+    if (is_lost_unnoticed(p, bus_value_str(bus_value_at(v, 2)))) {
+        sl_log(SL_ERROR, "the store lost data: the offset lies before what was committed here",
+               SL_KV("partition", p->tag), SL_KV("ours", p->offset));
+        p->was_lost = true;
+        p->state = PART_LOST;
+        part_acquire(p);
+        return;
+    }
     p->epoch = bus_value_int(bus_value_at(v, 1));
     part_id_set(p->offset, bus_value_str(bus_value_at(v, 2)));
     clock_set(p, bus_value_int(bus_value_at(v, 3)));

@@ -333,6 +333,30 @@ static void test_offset_that_moved_back_raises_the_generation(void **state)
     assert_int_equal(number(w, "HGET meta:{" TAG "} gen"), pr->part->epoch);
 }
 
+/* The epoch went back with the rest, so the owner is fenced first: it must still see that its own offset is gone. */
+static void test_fenced_owner_sees_that_data_was_lost(void **state)
+{
+    struct world *w = *state;
+    struct proc *pr = &w->proc[0];
+    char first[48], id[48], line[120];
+    own(pr);
+    say(w, "a", first);
+    settle(w);
+    say(w, "a", id);
+    settle(w);
+    int64_t gen = number(w, "HGET meta:{" TAG "} gen");
+    (void)snprintf(line, sizeof line, "HSET meta:{" TAG "} offset %s epoch 5 run OTHER until 0", first);
+    (void)ask(w, line);
+    say(w, "b", id);
+    settle(w);
+    assert_int_equal(pr->lost, 1);
+    clocks(w, 5);
+    own(pr);
+    settle(w);
+    assert_int_equal(part_state_now(pr->part), PART_RUNNING);
+    assert_true(number(w, "HGET meta:{" TAG "} gen") > gen);
+}
+
 /* ---- facts and positions ---- */
 
 static void test_nothing_is_relayed_before_its_commit(void **state)
@@ -956,6 +980,7 @@ int main(int argc, char **argv)
         CASE(test_fenced_commit_writes_nothing),
         CASE(test_lost_owner_acquires_again),
         CASE(test_offset_that_moved_back_raises_the_generation),
+        CASE(test_fenced_owner_sees_that_data_was_lost),
         CASE(test_nothing_is_relayed_before_its_commit),
         CASE(test_positions_are_saved_alone_within_a_second),
         CASE(test_positions_are_saved_with_the_next_commit),
