@@ -351,6 +351,7 @@ static void acquired(struct part *p, const struct bus_value *v)
     set_numbers(p, bus_value_at(v, 8));
     set_marks(p, bus_value_at(v, 9));
     p->state = PART_LOADING;
+    sl_timer_start(&p->house, HOUSEKEEPING_MS); /* loading may wait for a destination: the lease is kept */
     reload(p);
 }
 
@@ -396,7 +397,6 @@ static void start_running(struct part *p)
 {
     p->state = PART_RUNNING;
     bus_tail_add(p->cfg.tail, key_str(&p->in), sl_str_c(p->offset), p);
-    sl_timer_start(&p->house, HOUSEKEEPING_MS);
     tick_arm(p);
     relay_pump(p->relay);
     p->events.changed(p->arg, p, PART_RUNNING, NULL);
@@ -919,7 +919,7 @@ static void send_trim(struct part *p)
 static void on_house(void *arg)
 {
     struct part *p = arg;
-    if (p->state != PART_RUNNING)
+    if (p->state != PART_RUNNING && p->state != PART_LOADING)
         return;
     sl_timer_start(&p->house, HOUSEKEEPING_MS);
     if (!p->is_committing && !p->is_housekeeping && relay_is_dirty(p->relay))

@@ -912,6 +912,34 @@ static void test_free_with_everything_in_flight(void **unused)
     }
 }
 
+static void test_loading_keeps_the_lease(void **state)
+{
+    struct world *w = *state;
+    struct proc *pr = &w->proc[0];
+    char id[48];
+    own(pr);
+    (void)ask(w, "RPUSH " TO " not-a-stream");
+    for (int i = 0; i < 80; i++)
+        say_facts(w, "a", 64, id);
+    pass(w, 500);
+    proc_kill(pr);
+    struct proc *next = proc_start(w), *other = proc_start(w);
+    clocks(w, LEASE_MS + 10);
+    for (int i = 0; i < 200; i++) /* more batches than are read at once, all of them open */
+        (void)ask(w, "XADD out:{" TAG "} * b {\"epoch\":1}");
+    own(next);
+    assert_true(relay_backlog(next->part->relay) > PART_RELAY_MAX);
+    assert_int_equal(part_state_now(next->part), PART_LOADING);
+    pass(w, 2 * LEASE_MS);
+    own(other);
+    assert_int_equal(other->running, 0);
+    assert_contains(other->why, "held by another");
+    (void)ask(w, "DEL " TO);
+    pass(w, 3000);
+    assert_int_equal(next->running, 1);
+    assert_int_equal(next->lost, 0);
+}
+
 static void test_relay_backlog_stops_new_batches(void **state)
 {
     struct world *w = *state;
@@ -1008,6 +1036,7 @@ int main(int argc, char **argv)
         CASE(test_release_during_a_commit),
         CASE(test_release_during_loading),
         cmocka_unit_test(test_free_with_everything_in_flight),
+        CASE(test_loading_keeps_the_lease),
         CASE(test_relay_backlog_stops_new_batches),
         CASE(test_lag_is_the_age_of_the_oldest),
         CASE(test_deleted_state_begins_again_at_one),
