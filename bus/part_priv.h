@@ -105,7 +105,7 @@ struct part {
     uint64_t lease_sent_mono_ms;
 
     struct sl_timer retry, tick, house;
-    struct sl_post pump_post;
+    struct sl_post pump_post, unsent_post;
     unsigned in_flight; /* callbacks still to come */
     bool is_freed;
     uint64_t era; /* raised by every acquire: older answers count for nothing */

@@ -39,6 +39,7 @@ static void commit_send(struct part *p);
 static void reload(struct part *p);
 static void batch_drop(struct part *p);
 static void tick_arm(struct part *p);
+static void release_acquired(struct part *p, sl_err err, const struct bus_value *v);
 
 uint64_t part_stepping_since_mono_ms(void)
 {
@@ -269,6 +270,7 @@ static void stop_reading(struct part *p)
     sl_timer_stop(&p->tick);
     sl_timer_stop(&p->house);
     sl_post_cancel(&p->pump_post);
+    sl_post_cancel(&p->unsent_post);
     queue_clear(p);
     p->is_paused = p->batch_is_open = p->is_fetching = p->is_committing = p->is_housekeeping = p->is_ticking =
         false;
@@ -358,6 +360,10 @@ static void acquired(struct part *p, const struct bus_value *v)
 static void on_acquired(struct part *p, sl_err err, const struct bus_value *v, const struct sl_fail *why)
 {
     struct sl_fail fail;
+    if (p->state == PART_RELEASING) {
+        release_acquired(p, err, v);
+        return;
+    }
     if (err != SL_OK) {
         lose(p, why);
         return;
@@ -383,12 +389,8 @@ void part_acquire(struct part *p)
     bus_args_int(&p->args, p->was_lost ? 1 : 0);
     p->state = PART_ACQUIRING;
     p->lease_sent_mono_ms = sl_loop_mono_ms(loop_of(p));
-    if (part_send(p, &p->args, on_acquired) != SL_OK) {
-        struct sl_fail fail;
-        (void)sl_fail_set(&fail, SL_EAGAIN, 0, "partition %s: the store cannot be asked now", p->tag);
-        p->state = PART_LOST;
-        p->events.changed(p->arg, p, PART_LOST, &fail);
-    }
+    if (part_send(p, &p->args, on_acquired) != SL_OK)
+        sl_post_now(&p->unsent_post);
 }
 
 /* ---- loading: facts that were committed but perhaps not relayed are read again from the fact log ---- */
@@ -940,24 +942,55 @@ static void on_released(struct part *p, sl_err err, const struct bus_value *v, c
     part_go(p, PART_IDLE, NULL);
 }
 
-void part_release(struct part *p)
+static void send_release(struct part *p)
 {
-    if (p->state == PART_IDLE || p->state == PART_LOST || p->state == PART_RELEASING)
-        return;
-    /* A commit in flight may still be executed: it was sent before the release on the same connection, so it
-     * comes first. Its answer is not awaited: the next owner reads the offset. */
-    relay_saved(p->relay, false);
     const struct key *keys[] = {&p->meta, &p->relay_key};
     part_args_function(&p->args, "release_1", keys, 2);
     part_args_fence(p, &p->args);
     size_t at = bus_args_mark(&p->args);
     bus_args_set_int(&p->args, at, (int64_t)relay_positions(p->relay, &p->args));
-    bool is_acquiring = p->state == PART_ACQUIRING;
-    p->era++; /* answers to what was sent before count for nothing now */
-    p->state = PART_RELEASING;
-    bus_tail_remove(p->cfg.tail, key_str(&p->in));
-    if (is_acquiring || part_send(p, &p->args, on_released) != SL_OK)
+    if (part_send(p, &p->args, on_released) != SL_OK)
+        sl_post_now(&p->unsent_post);
+}
+
+/* The lease came after it was given up: it goes back at once, or others would wait until it ends. */
+static void release_acquired(struct part *p, sl_err err, const struct bus_value *v)
+{
+    if (err != SL_OK || !sl_str_eq_c(bus_value_str(bus_value_at(v, 0)), "ok")) {
+        on_released(p, err, NULL, NULL);
+        return;
+    }
+    p->epoch = bus_value_int(bus_value_at(v, 1));
+    send_release(p);
+}
+
+/* An acquire or a release could not even be sent; told here, since neither calls back before it returns. */
+static void on_unsent(void *arg)
+{
+    struct part *p = arg;
+    struct sl_fail fail;
+    if (p->state == PART_RELEASING) {
         on_released(p, SL_ECLOSED, NULL, NULL);
+        return;
+    }
+    (void)sl_fail_set(&fail, SL_EAGAIN, 0, "partition %s: the store cannot be asked now", p->tag);
+    lose(p, &fail);
+}
+
+void part_release(struct part *p)
+{
+    if (p->state == PART_IDLE || p->state == PART_LOST || p->state == PART_RELEASING)
+        return;
+    bool is_acquiring = p->state == PART_ACQUIRING;
+    p->state = PART_RELEASING;
+    if (is_acquiring)
+        return; /* on_acquired or on_unsent goes on */
+    /* A commit in flight may still be executed: it was sent before the release on the same connection, so it
+     * comes first. Its answer is not awaited: the next owner reads the offset. */
+    p->era++; /* answers to what was sent before count for nothing now */
+    relay_saved(p->relay, false);
+    bus_tail_remove(p->cfg.tail, key_str(&p->in));
+    send_release(p);
 }
 
 /* ---- life ---- */
@@ -1002,6 +1035,7 @@ struct part *part_new(const struct part_config *cfg, const char *tag, const stru
     sl_timer_init(&p->tick, loop_of(p), on_tick, p);
     sl_timer_init(&p->house, loop_of(p), on_house, p);
     sl_post_init(&p->pump_post, loop_of(p), on_pump, p);
+    sl_post_init(&p->unsent_post, loop_of(p), on_unsent, p);
     return p;
 }
 

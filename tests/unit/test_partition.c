@@ -874,6 +874,25 @@ static void test_release_during_a_commit(void **state)
     assert_string_equal(offset(w), id);
 }
 
+/* Nobody must wait for a lease that its holder gave up before it heard that it had it. */
+static void test_release_during_acquire_frees_the_lease(void **state)
+{
+    struct world *w = *state;
+    struct proc *pr = &w->proc[0], *next = proc_start(w);
+    turn(w);
+    part_acquire(pr->part);
+    pr->is_calling = true;
+    part_release(pr->part);
+    pr->is_calling = false;
+    assert_int_equal(part_state_now(pr->part), PART_RELEASING);
+    settle(w);
+    assert_int_equal(pr->idle, 1);
+    assert_int_equal(pr->running, 0);
+    assert_false(pr->called_early);
+    own(next);
+    assert_int_equal(next->running, 1);
+}
+
 static void test_release_during_loading(void **state)
 {
     struct world *w = *state;
@@ -889,6 +908,29 @@ static void test_release_during_loading(void **state)
     assert_int_equal(pr->running, 0);
     own(next);
     assert_int_equal(next->running, 1);
+}
+
+static void test_no_callback_before_return(void **state)
+{
+    struct world *w = *state;
+    struct proc *pr = &w->proc[0];
+    memory_cut(w->store, 1); /* not connected: the store cannot be asked */
+    pr->is_calling = true;
+    part_acquire(pr->part);
+    pr->is_calling = false;
+    assert_false(pr->called_early);
+    turn(w);
+    assert_int_equal(pr->lost, 1);
+    pass(w, 200);
+    own(pr);
+    assert_int_equal(pr->running, 1);
+    memory_cut(w->store, 1);
+    pr->is_calling = true;
+    part_release(pr->part);
+    pr->is_calling = false;
+    assert_false(pr->called_early);
+    turn(w);
+    assert_int_equal(pr->idle, 1);
 }
 
 static void test_free_with_everything_in_flight(void **unused)
@@ -1034,7 +1076,9 @@ int main(int argc, char **argv)
         CASE(test_timer_of_the_last_owner_ticks_under_the_next),
         CASE(test_now_never_runs_back_between_skewed_owners),
         CASE(test_release_during_a_commit),
+        CASE(test_release_during_acquire_frees_the_lease),
         CASE(test_release_during_loading),
+        CASE(test_no_callback_before_return),
         cmocka_unit_test(test_free_with_everything_in_flight),
         CASE(test_loading_keeps_the_lease),
         CASE(test_relay_backlog_stops_new_batches),
