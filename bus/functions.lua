@@ -26,8 +26,9 @@ end
 
 -- A non-negative integer written in at most 15 digits, or nil.
 local function integer(s)
-    if s and #s <= 15 and string.find(s, '^%d+$') then
-        return tonumber(s)
+    local n = s and #s <= 15 and tonumber(s) -- a pattern would cost twice as much, a hundred times in one commit
+    if n and n >= 0 and n % 1 == 0 then
+        return n
     end
     return nil
 end
@@ -276,38 +277,45 @@ end
 
 -- ---- commit ----
 
--- Where the eight sections lie: c[i] = {first, count}. Dead letters have items of different lengths: c.dead lists them.
+-- Where the eight sections lie: of each the index of its first item and the number of items; dead letters, whose items differ in
+-- length, as a list of {at, first string, strings}. Nil when a count is missing or the counts do not add up to all arguments.
+-- Written out, without tables: this runs for every commit.
 local function parse_sections(a)
-    local widths = {5, 4, 0, 2, 3, 2}
-    local c, at = {dead = {}}, 9
-    for i = 1, 6 do
-        local first, count, after
-        if i == 3 then
-            first, count, after = pairs_section(a, at)
-        else
-            first, count, after = section(a, at, widths[i])
-        end
-        if not first then return nil end
-        c[i], at = {first, count}, after
-    end
+    local states_count = integer(a[9])
+    local history = 11 + 5 * (states_count or 0)
+    local history_count = integer(a[history - 1])
+    local out = history + 1 + 4 * (history_count or 0)
+    local out_count = integer(a[out - 1])
+    local numbers = out + 1 + (out_count or 0)
+    local numbers_count = integer(a[numbers - 1])
+    local timers = numbers + 1 + 2 * (numbers_count or 0)
+    local timers_count = integer(a[timers - 1])
+    local relays = timers + 1 + 3 * (timers_count or 0)
+    local relays_count = integer(a[relays - 1])
+    local at = relays + 2 * (relays_count or 0)
     local dead_count = integer(a[at])
-    if not dead_count then return nil end
+    if not (states_count and history_count and out_count and numbers_count and timers_count and relays_count and dead_count)
+        or out_count % 2 ~= 0 or out_count > UNPACK_MAX then
+        return nil
+    end
+    local dead
     at = at + 1
     for i = 1, dead_count do
         local first, count, after = pairs_section(a, at + 2)
         if not first then return nil end
-        c.dead[i], at = {at, first, count}, after
+        dead = dead or {}
+        dead[i], at = {at, first, count}, after
     end
-    local first, count, after = section(a, at, 2)
-    if not first or after ~= #a + 1 then return nil end
-    c[8] = {first, count}
-    return c
+    local pushes_count = integer(a[at])
+    if not pushes_count or at + 2 * pushes_count ~= #a then return nil end
+    return 10, states_count, history, history_count, out, out_count, numbers, numbers_count, timers, timers_count,
+           relays, relays_count, dead, at + 1, pushes_count
 end
 
 -- The type of a key is known once a read of that type has passed: redis.call ends the Function at WRONGTYPE, and nothing is
 -- written before the last check. A key that this commit does not write is not looked at.
-local function check_states(a, c, tag, is_read)
-    for i = c[1][1], c[1][1] + 5 * c[1][2] - 1, 5 do
+local function check_states(a, first, count, tag, is_read)
+    for i = first, first + 5 * count - 1, 5 do
         local key, op = a[i], a[i + 1]
         if not string.find(key, tag, 1, true) then return 'state ' .. key end
         if not is_read[key] then redis.call('HLEN', key) end
@@ -325,9 +333,9 @@ end
 
 -- Fills logs: in order of appearance, {log, state, number of its last entry after this commit}; and is_read: states whose type is
 -- known. Writing begins with the first log: if that is no list, its RPUSH ends the Function before anything was written.
-local function check_history(a, c, tag, logs, is_read)
+local function check_history(a, first, count, tag, logs, is_read)
     local seen = {}
-    for i = c[2][1], c[2][1] + 4 * c[2][2] - 1, 4 do
+    for i = first, first + 4 * count - 1, 4 do
         local log, state, number = a[i], a[i + 1], integer(a[i + 2])
         local h = seen[log]
         if not h then
@@ -348,8 +356,8 @@ local function check_history(a, c, tag, logs, is_read)
     return nil
 end
 
-local function check_numbers(a, c, numbers)
-    for i = c[4][1], c[4][1] + 2 * c[4][2] - 1, 2 do
+local function check_numbers(a, first, count, numbers)
+    for i = first, first + 2 * count - 1, 2 do
         local number = integer(a[i + 1])
         if not number or number < tonumber(redis.call('HGET', numbers, a[i]) or '0') then
             return 'fact number for ' .. a[i]
@@ -358,8 +366,8 @@ local function check_numbers(a, c, numbers)
     return nil
 end
 
-local function check_timers(a, c)
-    for i = c[5][1], c[5][1] + 3 * c[5][2] - 1, 3 do
+local function check_timers(a, first, count)
+    for i = first, first + 3 * count - 1, 3 do
         local op = a[i]
         if op == '+' then
             if not integer(a[i + 2]) or not string.find(a[i + 1], '^.+|[^|]+|%d+$') then return 'timer ' .. a[i + 1] end
@@ -370,16 +378,9 @@ local function check_timers(a, c)
     return nil
 end
 
-local function check_keys(keys, c)
-    if c[3][2] > 0 then redis.call('XLEN', keys[3]) end
-    if c[5][2] > 0 then redis.call('ZCARD', keys[4]) end
-    if c[6][2] > 0 then redis.call('HLEN', keys[6]) end
-    if #c.dead > 0 then redis.call('XLEN', keys[7]) end
-end
-
-local function write_history(a, c, logs, keep)
+local function write_history(a, first, count, logs, keep)
     local length = {}
-    for i = c[2][1], c[2][1] + 4 * c[2][2] - 1, 4 do
+    for i = first, first + 4 * count - 1, 4 do
         length[a[i]] = redis.call('RPUSH', a[i], a[i + 3])
     end
     for _, h in ipairs(logs) do
@@ -390,8 +391,8 @@ local function write_history(a, c, logs, keep)
     end
 end
 
-local function write_states(a, c)
-    for i = c[1][1], c[1][1] + 5 * c[1][2] - 1, 5 do
+local function write_states(a, first, count)
+    for i = first, first + 5 * count - 1, 5 do
         if a[i + 1] == 's' then
             redis.call('HSET', a[i], 's', a[i + 2], 'n', a[i + 3], 'v', a[i + 4])
         else
@@ -401,8 +402,8 @@ local function write_states(a, c)
     end
 end
 
-local function write_timers(a, c, timers)
-    for i = c[5][1], c[5][1] + 3 * c[5][2] - 1, 3 do
+local function write_timers(a, first, count, timers)
+    for i = first, first + 3 * count - 1, 3 do
         if a[i] == '+' then
             redis.call('ZADD', timers, a[i + 2], a[i + 1])
         else
@@ -411,8 +412,8 @@ local function write_timers(a, c, timers)
     end
 end
 
-local function write_dead(a, c, dead)
-    for _, d in ipairs(c.dead) do
+local function write_dead(a, letters, dead)
+    for _, d in ipairs(letters or {}) do
         redis.call('XADD', dead, '*', 'e', a[d[1]], 'r', a[d[1] + 1], unpack(a, d[2], d[2] + d[3] - 1))
     end
 end
@@ -424,37 +425,44 @@ local function commit(keys, a)
     local offset = m[3] or '0-0'
     if offset ~= a[3] then return refuse('MOVED_OFFSET ' .. offset) end -- @mutant no-offset
     local now, lease, keep = integer(a[5]), integer(a[6]), integer(a[8])
-    if not now or not lease or not keep or not id_parts(a[3]) or not id_parts(a[4]) or id_less(a[4], a[3]) then
+    local is_forward = #a[4] == #a[3] and a[4] >= a[3] -- ids of equal length stand in the order of their letters
+    if not now or not lease or not keep or not string.find(a[4], '^%d+%-%d+$') or not (is_forward or id_less(a[3], a[4])) then
         return refuse('BAD arguments')
     end
     if now < tonumber(m[4] or '0') then return refuse('BAD now: it would run back') end
-    local c = parse_sections(a)
-    if not c then return refuse('BAD counts') end
+    local states, states_count, history, history_count, out, out_count, numbers, numbers_count, timers, timers_count,
+          relays, relays_count, dead, pushes, pushes_count = parse_sections(a)
+    if not states then return refuse('BAD counts') end
     local tag, logs, is_read = '{' .. a[7] .. '}', {}, {}
-    local why = check_history(a, c, tag, logs, is_read) or check_states(a, c, tag, is_read)
-        or check_numbers(a, c, keys[5]) or check_timers(a, c)
+    local why = check_history(a, history, history_count, tag, logs, is_read)
+        or check_states(a, states, states_count, tag, is_read)
+        or check_numbers(a, numbers, numbers_count, keys[5])
+        or check_timers(a, timers, timers_count)
     if why then return refuse('BAD ' .. why) end
-    if not check_relay(a, c[6][1], c[6][2]) then return refuse('BAD relay positions') end
-    check_keys(keys, c)
+    if not check_relay(a, relays, relays_count) then return refuse('BAD relay positions') end
+    if out_count > 0 then redis.call('XLEN', keys[3]) end
+    if timers_count > 0 then redis.call('ZCARD', keys[4]) end
+    if relays_count > 0 then redis.call('HLEN', keys[6]) end
+    if dead then redis.call('XLEN', keys[7]) end
 
-    write_history(a, c, logs, keep)
-    write_states(a, c)
+    write_history(a, history, history_count, logs, keep)
+    write_states(a, states, states_count)
     local out_id = ''
-    if c[3][2] > 0 then
-        out_id = redis.call('XADD', keys[3], '*', unpack(a, c[3][1], c[3][1] + c[3][2] - 1))
+    if out_count > 0 then
+        out_id = redis.call('XADD', keys[3], '*', unpack(a, out, out + out_count - 1))
     end
-    for i = c[4][1], c[4][1] + 2 * c[4][2] - 1, 2 do
+    for i = numbers, numbers + 2 * numbers_count - 1, 2 do
         redis.call('HSET', keys[5], a[i], a[i + 1])
     end
-    write_timers(a, c, keys[4])
-    write_relay(keys[6], a, c[6][1], c[6][2])
-    write_dead(a, c, keys[7])
+    write_timers(a, timers, timers_count, keys[4])
+    write_relay(keys[6], a, relays, relays_count)
+    write_dead(a, dead, keys[7])
     if lease > 0 then
         redis.call('HSET', meta, 'offset', a[4], 'now', a[5], 'until', digits(time_ms() + lease))
     else
         redis.call('HSET', meta, 'offset', a[4], 'now', a[5])
     end
-    for i = c[8][1], c[8][1] + 2 * c[8][2] - 1, 2 do
+    for i = pushes, pushes + 2 * pushes_count - 1, 2 do
         redis.call('PUBLISH', a[i], a[i + 1])
     end
     return {'ok', out_id}
