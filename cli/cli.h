@@ -50,6 +50,12 @@ bool cli_has_key(const char *key);
 struct bus_config cli_store(const struct sl_config *cfg); /* borrows from cfg */
 void cli_log_setup(const char *role, const struct sl_config *cfg);
 
+/* metrics_port.c: GET /metrics and /livez on listen ("127.0.0.1:9100"). SL_EINVAL, or SL_ECONFLICT when it is taken. */
+struct cli_metrics_port;
+sl_err cli_metrics_open(struct sl_loop *l, const char *listen, struct cli_metrics_port **out,
+                        struct sl_fail *why) SL_MUST_CHECK;
+void cli_metrics_close(struct cli_metrics_port **p);
+
 /* ---- store.c: a command line's way to the store: ask, wait, answer ---- */
 struct cli_session;
 /* Connects; waits at most 5 s for it. NULL with *why. */

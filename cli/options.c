@@ -29,6 +29,8 @@ static const struct sl_key own_keys[] = {
      "how long a command may take before the connection is given up"},
     {"store.require_aof", SL_CFG_BOOL, "true", 0, 0, false,
      "refuse a Redis without an append-only file: it would lose what was acknowledged"},
+    {"metrics.listen", SL_CFG_STR, "", 0, 0, false,
+     "address and port of GET /metrics for roles without a web port, one for each process; empty: none"},
     {"log.level", SL_CFG_STR, "info", 0, 0, true, "error, warn, info or debug"},
     {"log.format", SL_CFG_STR, "logfmt", 0, 0, true, "logfmt or json"},
 };

@@ -38,6 +38,7 @@ struct runner {
     struct sl_loop *loop;
     struct sl_signals *signals;
     struct sl_post stop;
+    struct cli_metrics_port *metrics;
     const char *config_path;
     struct sl_config *started_with; /* stays: roles borrow from it */
     struct sl_config *now;          /* the last one read on HUP, or NULL */
@@ -102,6 +103,10 @@ static void report_restart_keys(const struct sl_config *before, const struct sl_
     struct sl_buf keys;
     sl_buf_init(&keys, 65536);
     sl_config_diff(before, now, &keys);
+    for (size_t i = 0; i < keys.len; i++) {
+        if (keys.ptr[i] == '\n')
+            keys.ptr[i] = ' ';
+    }
     if (keys.len > 0)
         sl_log(SL_WARN, "reload: these keys need a restart", SL_KV_S("keys", sl_buf_view(&keys)));
     sl_buf_fini(&keys);
@@ -128,18 +133,31 @@ static void on_hup(void *arg)
 
 /* Start and end. */
 
+static sl_err start(struct runner *r, struct sl_fail *why)
+{
+    const struct bus_config store = cli_store(r->started_with);
+    const char *listen = sl_config_str(r->started_with, "metrics.listen");
+    if (listen[0] != '\0') {
+        const sl_err err = cli_metrics_open(r->loop, listen, &r->metrics, why);
+        if (err != SL_OK)
+            return err;
+    }
+    r->object = r->role->start(r->loop, r->started_with, &store, on_role_stopped, r, why);
+    return r->object != NULL ? SL_OK : why->code;
+}
+
 static int run_until_stopped(struct runner *r)
 {
     struct sl_fail why = {0};
-    const struct bus_config store = cli_store(r->started_with);
-    r->object = r->role->start(r->loop, r->started_with, &store, on_role_stopped, r, &why);
-    if (r->object == NULL) {
+    if (start(r, &why) != SL_OK) {
+        cli_metrics_close(&r->metrics);
         sl_log(SL_ERROR, "cannot start", SL_KV_FAIL(&why));
         return why.code == SL_EINVAL || why.code == SL_ENOTFOUND || why.code == SL_ETOOBIG ? EX_CONFIG
                                                                                            : EX_UNAVAILABLE;
     }
     r->signals = sl_signals_start(r->loop, on_term, on_hup, r);
     uv_run(&r->uv, UV_RUN_DEFAULT);
+    cli_metrics_close(&r->metrics);
     r->role->free(r->object);
     r->object = NULL;
     return EX_OK;

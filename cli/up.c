@@ -277,6 +277,9 @@ static sl_err prepare(struct up *u, const char *dir, const char *port, struct sl
     err = set_secrets(u, why);
     if (err == SL_OK)
         err = set_agents(u, why);
+    if (err == SL_OK && u->once && (u->inbox == NULL || u->agent == NULL))
+        err = sl_fail_set(why, SL_EINVAL, 0,
+                          "the story of --once needs an inbox and an agent in the configuration");
     return err == SL_OK ? read_address(u, why) : err;
 }
 
@@ -389,11 +392,14 @@ static void print_addresses(const struct up *u)
 {
     printf("\nSluice is running.\n\n"
            "  visitor's page   http://%s:%u/\n"
-           "  agent's page     http://%s:%u/agent\n"
-           "  one-time login   http://%s:%u/agent#once=%s   (as %s, for ten minutes)\n",
-           u->ip, u->port, u->ip, u->port, u->ip, u->port, u->once_token, u->agent);
+           "  agent's page     http://%s:%u/agent\n",
+           u->ip, u->port, u->ip, u->port);
+    if (u->agent != NULL)
+        printf("  one-time login   http://%s:%u/agent#once=%s   (as %s, for ten minutes)\n", u->ip, u->port,
+               u->once_token, u->agent);
     for (size_t i = 0; i < u->password_count; i++)
-        printf("  agent            %s / %s (password %s)\n", u->tenant, u->passwords[i].agent,
+        printf("  agent            %s / %s (password %s)\n",
+               entry_str(u, "agents", u->passwords[i].agent, "tenant"), u->passwords[i].agent,
                u->passwords[i].words);
     printf("  configuration    %s\n  data             %s%s\n\nCtrl-C ends it.\n", u->config_path,
            u->files.dir, u->files.is_temporary && !u->keep ? " (removed at the end; --dir keeps it)" : "");
@@ -411,8 +417,6 @@ static void on_once_token(void *arg, sl_err err, const struct bus_value *v, cons
         stop(u, EX_UNAVAILABLE);
         return;
     }
-    printf("ready after %.0f ms: redis, router, bot and gateway are running\n",
-           (double)(uv_hrtime() - u->began_ns) / 1e6);
     if (u->once)
         start_story(u);
     else
@@ -463,7 +467,12 @@ static void on_readyz(void *arg, int status, struct sl_str body)
     }
     u->is_ready = true;
     sl_timer_stop(&u->deadline);
-    make_once_token(u);
+    printf("ready after %.0f ms: redis, router, bot and gateway are running\n",
+           (double)(uv_hrtime() - u->began_ns) / 1e6);
+    if (u->agent != NULL)
+        make_once_token(u);
+    else
+        print_addresses(u);
 }
 
 static void on_store_ready(void *arg, bool is_ready)

@@ -38,13 +38,14 @@ async function startUp(args) {
 }
 
 test('up --once plays the whole story and leaves nothing behind', async () => {
-  const before = new Set(fs.readdirSync(os.tmpdir()).filter(n => /^sluice-\w{6}$/.test(n)));
-  const ran = spawnSync(BIN, ['up', '--once'], { encoding: 'utf8', timeout: 60000 });
+  const tmp = tempDir();
+  const ran = spawnSync(BIN, ['up', '--once'], { encoding: 'utf8', timeout: 60000, env: { ...process.env, TMPDIR: tmp } });
   assert.equal(ran.status, 0, ran.stdout + ran.stderr);
   for (const words of ['怎么退货', '7 天内可无理由退货', 'refund within 1 to 3', '转人工', 'An agent has joined', '★★★★★', 'every step happened'])
     assert.ok(ran.stdout.includes(words), `the transcript has no "${words}":\n${ran.stdout}`);
-  const left = fs.readdirSync(os.tmpdir()).filter(n => /^sluice-\w{6}$/.test(n) && !before.has(n));
-  assert.deepEqual(left.filter(n => processesOf(n).length > 0), []);
+  assert.deepEqual(processesOf(tmp), []);
+  assert.deepEqual(fs.readdirSync(tmp), []);
+  fs.rmdirSync(tmp);
 });
 
 test('up prints addresses, restarts a child that dies, and ends everything at TERM', async () => {
@@ -139,6 +140,38 @@ test('dead letters are listed, shown, retried and dropped', async () => {
     assert.equal(dead('drop', `${tag}/${two}`).status, 0);
     assert.match(dead('list').stdout, /no dead letters/);
     assert.equal(dead('drop', 'nonsense').status, 64);
+  } finally {
+    await s.stop();
+  }
+});
+
+test('a role reloads on HUP, keeps what it had when the new one is wrong, and shows its metrics', async () => {
+  const port = await freePort();
+  const s = await startSluice({ bots: 0 });
+  try {
+    const bot = s.role('bot', 'bot', { metrics: { listen: `127.0.0.1:${port}` } }).start();
+    s.bots.push(bot);
+    await until('the bot serves metrics', async () => (await fetch(`http://127.0.0.1:${port}/livez`).catch(() => ({}))).status === 200);
+    const ask = async question => {
+      const v = s.visitor();
+      await v.connect();
+      await v.say(question).res;
+      return (await v.entry(d => d.m.by === 'bot')).m.text;
+    };
+    assert.equal(await ask('hello'), 'Hello! 您好！');
+    const faq = path.join(s.dir, 'faq.yaml');
+    fs.writeFileSync(faq, 'faq: [{ask: hello, answer: Good day}]');
+    bot.hup();
+    await until('the questions are read again', () => bot.output.includes('questions read again'));
+    assert.equal(await ask('hello'), 'Good day');
+    fs.writeFileSync(faq, 'faq: [');
+    bot.hup();
+    await until('the wrong file is refused', () => bot.output.includes('nothing was changed'));
+    assert.equal(await ask('hello'), 'Good day');
+    const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+    assert.match(metrics, /^sluice_bot_tasks_total\{outcome="answered"\} 3$/m);
+    assert.match(metrics, /^sluice_bot_in_flight_max 512$/m);
+    assert.equal((await fetch(`http://127.0.0.1:${port}/other`)).status, 404);
   } finally {
     await s.stop();
   }
