@@ -262,8 +262,9 @@ static void test_unknown_outcome_is_repeated(void **state)
         add_task(w, text, LATER);
         for (int i = 0; i <= round % 9; i++) {
             move_process(&w->process[0]);
-            if (memory_pending_requests(w->store) > 0)
-                memory_execute(w->store, 0);
+            if (i < round % 9 && memory_pending_requests(w->store) > 0)
+                memory_execute(w->store,
+                               0); /* but not the last: it is sent, and what becomes of it is unknown */
         }
         if (round % 2 == 0)
             memory_cut(w->store, 0);
