@@ -9,8 +9,8 @@
 
 #include <stdlib.h>
 
-#define RULE_KEY(member, fallback, least, most)                                                              \
-    {"rules." #member, SL_CFG_INT, #fallback, least, most, true, "router/rules.h says what it does"},
+#define RULE_KEY(member, fallback, least, most, words)                                                       \
+    {"rules." #member, SL_CFG_INT, #fallback, least, most, true, words},
 
 const struct sl_key router_keys[] = {
     {"router.lease", SL_CFG_MS, "3s", 500, 60000, false,
@@ -91,7 +91,8 @@ sl_err router_rules_from(const struct sl_config *cfg, struct sl_buf *out, struct
     struct rules rules;
     sl_json_begin(&j, out);
     sl_json_open(&j, NULL, '{');
-#define X(member, fallback, least, most) sl_json_int(&j, #member, sl_config_int(cfg, "rules." #member));
+#define X(member, fallback, least, most, words)                                                              \
+    sl_json_int(&j, #member, sl_config_int(cfg, "rules." #member));
     RULES_NUMBERS(X)
 #undef X
     sl_json_c(&j, "language", sl_config_str(cfg, "rules.language"));

@@ -11,7 +11,8 @@ static const struct {
     size_t offset;
     int64_t fallback, least, most;
 } numbers[] = {
-#define X(member, fallback, least, most) {#member, offsetof(struct rules, member), fallback, least, most},
+#define X(member, fallback, least, most, words)                                                              \
+    {#member, offsetof(struct rules, member), fallback, least, most},
     RULES_NUMBERS(X)
 #undef X
 };
@@ -260,7 +261,7 @@ void rules_fini(struct rules *r)
  */
 const char *rules_default_json(void)
 {
-#define X(member, fallback, least, most) "\"" #member "\":" #fallback ","
+#define X(member, fallback, least, most, words) "\"" #member "\":" #fallback ","
     return "{" RULES_NUMBERS(
         X) "\"language\":\"zh\","
            "\"human_words\":[\"人工\",\"真人\",\"转接客服\",\"human\",\"agent\",\"real "

@@ -11,26 +11,25 @@
 
 #include "bus/effects.h"
 
-/* X(member, default, least, most): all durations in ms. */
+/* X(member, default, least, most, what it is): all durations in ms. The words stand in --print-config. */
 #define RULES_NUMBERS(X)                                                                                     \
-    /* a burst of fragments is one turn: a text shorter than this many characters without closing */         \
-    /* punctuation waits merge_ms for more; 0 ms: never wait */                                              \
-    X(merge_ms, 300, 0, 10000)                                                                               \
-    X(merge_below_chars, 12, 0, 1000)                                                                        \
-    X(bot_answer_ms, 15000, 100, 600000)         /* a turn's deadline */                                     \
-    X(bot_tries, 2, 1, 10)                       /* turns without an answer before a human gets it */        \
-    X(bot_unsure_max, 2, 1, 10)                  /* answers of low confidence in a row, likewise */          \
-    X(bot_idle_ms, 1800000, 1000, 604800000)     /* an answered customer is silent: closed */                \
-    X(queue_repeat_ms, 30000, 1000, 86400000)    /* a queued conversation repeats its need */                \
-    X(accept_ms, 30000, 500, 3600000)            /* an agent has this long to take what was offered */       \
-    X(agent_idle_ms, 300000, 1000, 86400000)     /* the customer waits for the agent: back to the queue */   \
-    X(agent_quiet_ms, 14400000, 1000, 604800000) /* an answered customer is silent: closed */                \
-    X(reopen_agent_ms, 0, 0, 2592000000)         /* a closed one comes back to its agent; 0: to the bot */   \
-    X(retain_ms, 604800000, 1000, 31536000000)   /* a closed one leaves the store */                         \
-    X(presence_ms, 30000, 1000, 3600000)         /* an agent's session is silent: offline */                 \
-    X(place_ms, 10000, 100, 3600000)             /* places in line are told at most this often */            \
-    X(queue_max, 2000, 1, 2000)                  /* waiting in one queue; beyond it "leave a message" */     \
-    X(agents_max, 1000, 1, 1000)                 /* online at one desk */
+    X(merge_ms, 300, 0, 10000,                                                                               \
+      "a short text without closing punctuation waits this long for more; 0: never")                         \
+    X(merge_below_chars, 12, 0, 1000, "what counts as short for merge_ms")                                   \
+    X(bot_answer_ms, 15000, 100, 600000, "a bot has this long for an answer, ms")                            \
+    X(bot_tries, 2, 1, 10, "unanswered turns before a person gets the conversation")                         \
+    X(bot_unsure_max, 2, 1, 10, "answers of low confidence in a row before a person gets it")                \
+    X(bot_idle_ms, 1800000, 1000, 604800000, "an answered customer who is silent this long: closed")         \
+    X(queue_repeat_ms, 30000, 1000, 86400000, "a waiting conversation asks its desk again after this")       \
+    X(accept_ms, 30000, 500, 3600000, "an agent has this long to take what was offered")                     \
+    X(agent_idle_ms, 300000, 1000, 86400000, "a customer waits this long for the agent: back to the queue")  \
+    X(agent_quiet_ms, 14400000, 1000, 604800000, "an answered customer is silent this long: closed")         \
+    X(reopen_agent_ms, 0, 0, 2592000000, "one closed less long ago returns to its agent; 0: to the bot")     \
+    X(retain_ms, 604800000, 1000, 31536000000, "a closed conversation leaves the store after this")          \
+    X(presence_ms, 30000, 1000, 3600000, "an agent whose session is silent this long is offline")            \
+    X(place_ms, 10000, 100, 3600000, "places in line are told at most this often")                           \
+    X(queue_max, 2000, 1, 2000, "waiting in one queue; beyond it customers are asked to leave a message")    \
+    X(agents_max, 1000, 1, 1000, "agents online at one desk")
 
 /* Words that visitors see, by code; a tenant may have its own. */
 #define RULES_TEXTS(X)                                                                                       \
@@ -78,7 +77,7 @@ struct rules_words {
 };
 
 struct rules {
-#define X(member, fallback, least, most) int64_t member;
+#define X(member, fallback, least, most, words) int64_t member;
     RULES_NUMBERS(X)
 #undef X
     char *language; /* "zh" (default) or "en": the text of system entries for channels that show text alone */

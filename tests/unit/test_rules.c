@@ -16,7 +16,7 @@ static void test_defaults_are_those_of_the_table(void **state)
 {
     (void)state;
     struct rules empty = parse("{}"), whole = parse(rules_default_json());
-#define X(member, fallback, least, most)                                                                     \
+#define X(member, fallback, least, most, words)                                                              \
     assert_int_equal(empty.member, INT64_C(fallback));                                                       \
     assert_int_equal(whole.member, INT64_C(fallback));
     RULES_NUMBERS(X)
