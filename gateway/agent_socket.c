@@ -423,7 +423,7 @@ static sl_err command_target(struct gw_session *s, const struct frame *f, struct
     if (key_conversation_tag(tag, conv) != SL_OK)
         return sl_fail_set(why, SL_EINVAL, 0, "this command goes to topic \"conv:<id>\"");
     const struct gw_watch *w = gw_session_find_watch(s, f->topic);
-    if (!(w != NULL && w->has_read) && !is_known(a, conv))
+    if (!(w != NULL && w->is_allowed) && !is_known(a, conv))
         return sl_fail_set(why, SL_EDENIED, 0,
                            "this conversation was not offered to you: open its topic first");
     ev->conv = conv;

@@ -195,11 +195,11 @@ static void wire_send(struct gw_wire *w, struct sl_str frame, enum gw_urgency wh
 static void wire_ping(struct gw_wire *w)
 {
     struct conn *c = (struct conn *)w;
-    unsigned char ping[LWS_PRE + 4];
+    unsigned char ping[LWS_PRE + 1] = {0};
     if (c->is_closing)
         return;
     if (gw_outbox_is_empty(&c->out) && is_pipe_free(c))
-        (void)lws_write(c->wsi, ping + LWS_PRE, 0, LWS_WRITE_PING);
+        (void)lws_write(c->wsi, ping + LWS_PRE, 1, LWS_WRITE_PING); /* the pong of an empty one is not reported */
     /* else: what waits to be written shows the same, that the peer does not read */
 }
 

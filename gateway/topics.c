@@ -530,8 +530,9 @@ static void read_compare(struct gw_read *r)
     }
     if (!w->has_read)
         begin_cursor(r);
-    else if (!is_same_log(r) || w->number > r->end)
+    else if (!is_same_log(r))
         adopt_log(r, 0);
+    /* A number beyond the end: a push came while this answer, older than it, was on its way. Lost data has another generation. */
     if (w->kind == GW_TOPIC_CONVERSATION)
         send_ok(w, SL_STR_NONE, r->last_n);
     if (w->number >= r->end) {
@@ -562,6 +563,7 @@ static void on_end(void *arg, sl_err err, const struct bus_value *v, const struc
         read_finish(r, true);
         return;
     }
+    r->watch->is_allowed = true;
     read_compare(r);
 }
 
@@ -574,7 +576,7 @@ static void on_generation(void *arg, sl_err err, const struct bus_value *v, cons
     (void)read_replied(r, err); /* asked first, so never the last */
 }
 
-/* A resumed session goes on counting its commands where it was. */
+/* Who left a conversation, or comes back to it, goes on counting her commands where she was. */
 static void on_last_number(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
 {
     struct gw_read *r = arg;
@@ -607,7 +609,7 @@ static void read_end(struct gw_read *r)
     bus_args_key(a, &meta);
     bus_args_c(a, "gen");
     read_ask(r, on_generation);
-    if (w->kind == GW_TOPIC_CONVERSATION && w->session->is_resumed && !w->has_read)
+    if (w->kind == GW_TOPIC_CONVERSATION && !w->has_read)
         ask_last_number(r);
     a = args_begin(r->hub, "HMGET");
     bus_args_key(a, &state);

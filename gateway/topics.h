@@ -44,6 +44,7 @@ struct gw_watch {
     enum gw_topic kind;
     bool is_live;         /* pushes are forwarded; otherwise held */
     bool has_read;        /* the cursor means something */
+    bool is_allowed;      /* CONVERSATION: its state says that she may read it */
     bool must_read_again; /* asked for while a read was under way */
     char *object;         /* after topic in the same allocation */
     char *tag;            /* likewise */

@@ -117,6 +117,20 @@ test('a lost last push is found within a heartbeat', async () => {
   assert.deepEqual(v.problems, []);
 });
 
+test('a socket that answers pings stays open, one that does not is closed with 4440', async () => {
+  const alive = s.visitor(), dead = s.visitor();
+  await alive.connect();
+  await dead.connect();
+  dead.ws._socket.pause(); // reads nothing, so it answers nothing, and does not see the close either
+  const before = await s.metric('sluice_ws_closed_total', 'SILENT');
+  await until('the silent one is closed', async () => await s.metric('sluice_ws_closed_total', 'SILENT') === before + 1, 6000, 100);
+  await sleep(1500);
+  assert.equal(alive.closed, null);
+  await alive.say('hello').ack;
+  dead.ws._socket.resume();
+  assert.equal((await dead.whenClosed).code, 4440);
+});
+
 test('nothing is lost or doubled when every process is killed in turn', async () => {
   const v = s.visitor({ reconnect: true });
   await v.connect();
