@@ -204,6 +204,10 @@ export class Client {
         }
         if (this.session === f.session) this.numberIs(me, f.n);
         if (this.session === null && this.socket?.readyState !== WebSocket.OPEN) return;
+        if (this.session === null && me.position) { // who is new is shown the last entries again
+            me.items.push({ fresh: true, why: 'session' });
+            me.position = null;
+        }
         this.session = f.session;
         for (const send of me.outbox) send.session ??= f.session;
         clearTimeout(me.timer);
@@ -235,7 +239,7 @@ export class Client {
 
     onError(f) {
         const send = this.byId.get(f.id);
-        if (!send) return f.id ? this.onRequestError(f) : this.errors.push(`err without id: ${f.code} ${f.text}`);
+        if (!send) return f.id ? this.onRequestError(f) : this.onBareError(f);
         const topic = this.topic(send.topic);
         if (f.expect !== undefined) return this.goBack(topic, f.expect);
         if (f.retry) {
@@ -243,6 +247,10 @@ export class Client {
             return this.resendLater(topic, 150);
         }
         return this.refused(topic, send, `refused:${f.code}`);
+    }
+
+    onBareError(f) {
+        if (f.code !== 'ENOTFOUND') this.errors.push(`err without id: ${f.code} ${f.text}`); // left a topic that was not open yet
     }
 
     goBack(topic, expect) {
