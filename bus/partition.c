@@ -995,6 +995,13 @@ void part_release(struct part *p)
 
 /* ---- life ---- */
 
+static void on_appended(struct part *p, sl_err err, const struct bus_value *v, const struct sl_fail *why)
+{
+    (void)v, (void)why;
+    if (p->events.appended != NULL)
+        p->events.appended(p->arg, p, err);
+}
+
 sl_err part_append(struct part *p, const struct event *ev)
 {
     struct event_fields fields;
@@ -1005,7 +1012,7 @@ sl_err part_append(struct part *p, const struct event *ev)
     bus_args_c(&p->args, "*");
     for (size_t i = 0; i < fields.count; i++)
         bus_args_str(&p->args, fields.item[i]);
-    return part_send(p, &p->args, on_renewed);
+    return part_send(p, &p->args, on_appended);
 }
 
 struct part *part_new(const struct part_config *cfg, const char *tag, const struct part_ops *ops,

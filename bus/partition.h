@@ -34,6 +34,9 @@ struct part_events {
     /* RUNNING: acquired and reading. LOST: fenced, held by another, or refused: `why`; the owner may acquire
      * again later. */
     void (*changed)(void *arg, struct part *p, enum part_state now, const struct sl_fail *why);
+    /* What part_append() sent is in the log (SL_OK), or is not, or perhaps (SL_ETIMEOUT, SL_ECLOSED). Not told when the partition
+     * was given up meanwhile. May be NULL. */
+    void (*appended)(void *arg, struct part *p, sl_err err);
 };
 struct part *part_new(const struct part_config *cfg, const char *tag, const struct part_ops *ops,
                       const struct part_events *ev, void *arg);
@@ -43,7 +46,7 @@ void part_release(
     struct part *p); /* finish the commit in flight, save relay positions, free the lease; then IDLE */
 enum part_state part_state_now(const struct part *p);
 const char *part_tag(const struct part *p);
-/* Append an event of the owner's own making (rules) to its command log; fenced like a timer. */
+/* Append an event of the owner's own making (rules) to its command log. Not fenced: it must do no harm when it comes late. */
 sl_err part_append(struct part *p, const struct event *ev) SL_MUST_CHECK;
 /* Time since the oldest event that was read but not committed, ms; 0 when there is none. For /readyz and the
  * gauge. */

@@ -19,7 +19,7 @@ struct slot { /* one partition that this process may hold */
     struct part *part;
     char tag[KEY_TAG_MAX_BYTES];
     bool is_free; /* by the last survey: nobody holds a live lease */
-    bool rules_told;
+    bool rules_told, is_asking_rules;
 };
 
 struct router {
@@ -110,6 +110,7 @@ static void command(struct router *r, const char *const *words, size_t count)
 
 static void on_rules_read(struct router *r, struct slot *slot, sl_err err, const struct bus_value *v)
 {
+    slot->is_asking_rules = false;
     if (err != SL_OK || slot->part == NULL || part_state_now(slot->part) != PART_RUNNING)
         return;
     slot->rules_told = true;
@@ -123,20 +124,22 @@ static void on_rules_read(struct router *r, struct slot *slot, sl_err err, const
 static void tell_rules(struct slot *slot)
 {
     struct router *r = slot->router;
-    if (slot->rules_told || r->rules_json == NULL || slot->part == NULL ||
+    if (slot->rules_told || slot->is_asking_rules || r->rules_json == NULL || slot->part == NULL ||
         part_state_now(slot->part) != PART_RUNNING)
         return;
     struct key key = key_state("rules", slot->tag, RULES_ID);
     COMMAND(r, "HGET");
     bus_args_key(&r->args, &key);
     bus_args_c(&r->args, "s");
-    (void)ask(r, slot, on_rules_read);
+    slot->is_asking_rules = ask(r, slot, on_rules_read);
 }
 
 void router_set_rules(struct router *r, struct sl_str rules_json)
 {
     unsigned char digest[32];
     char hex[65];
+    if (r->rules_json != NULL && sl_str_eq_c(rules_json, r->rules_json))
+        return; /* told, or about to be */
     free(r->rules_json);
     r->rules_json = NULL;
     if (rules_json.len == 0)
@@ -149,6 +152,15 @@ void router_set_rules(struct router *r, struct sl_str rules_json)
         r->slots[i]->rules_told = false;
         tell_rules(r->slots[i]);
     }
+}
+
+/* Not in the log, or perhaps: the next survey asks what the partition knows. */
+static void on_part_appended(void *arg, struct part *p, sl_err err)
+{
+    struct slot *slot = arg;
+    (void)p;
+    if (err != SL_OK)
+        slot->rules_told = false;
 }
 
 /* ---- slots ---- */
@@ -213,7 +225,7 @@ static void slot_acquire(struct router *r, struct slot *slot)
                                   .lease_ms = r->cfg.lease_ms,
                                   .history_keep = r->cfg.history_keep,
                                   .cache_max = r->cfg.cache_max};
-        struct part_events events = {.changed = on_part_changed};
+        struct part_events events = {.changed = on_part_changed, .appended = on_part_appended};
         bool is_desk = strncmp(slot->tag, "desk:", 5) == 0;
         slot->part = part_new(&cfg, slot->tag, is_desk ? &desk_ops : &conversation_ops, &events, slot);
     }
