@@ -34,7 +34,8 @@ struct router {
     struct slot **slots;
     size_t slot_count;
     int64_t store_now_ms; /* the store's clock at the last survey */
-    size_t routers_alive;
+    size_t routers_alive,
+        rank; /* by the last survey: how many there are, and how many began before this one */
     struct sl_timer survey, stop_deadline;
     struct sl_post stopped_post;
     bool is_surveying, is_stopping;
@@ -254,13 +255,28 @@ uint64_t router_lag_ms(const struct router *r)
 
 /* ---- the survey: who is alive, what is free, what is my share ---- */
 
+/* The oldest routers take one more each where the division leaves a rest, so a newcomer does not change who they are. */
+static size_t share_of(const struct router *r)
+{
+    size_t alive = r->routers_alive == 0 ? 1 : r->routers_alive;
+    return r->slot_count / alive + (r->rank < r->slot_count % alive ? 1 : 0);
+}
+
+/* Held, and not about to be let go. */
+static size_t keeping(const struct router *r)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->slot_count; i++)
+        n += slot_is_held(r->slots[i]) && part_state_now(r->slots[i]->part) != PART_RELEASING ? 1u : 0u;
+    return n;
+}
+
 /* An even share, and minimal movement: whoever holds too many lets go, whoever holds too few takes what is
  * free. The order in which a router looks begins at a place of its own, so that two do not reach for the same
  * partition. */
 static void take_share(struct router *r)
 {
-    size_t alive = r->routers_alive == 0 ? 1 : r->routers_alive;
-    size_t share = (r->slot_count + alive - 1) / alive, held = router_held(r);
+    size_t share = share_of(r), held = keeping(r);
     size_t start = (size_t)sl_str_hash(sl_str_c(r->run), 0) % (r->slot_count == 0 ? 1 : r->slot_count);
     for (size_t i = 0; i < r->slot_count && held < share; i++) {
         struct slot *slot = r->slots[(start + i) % r->slot_count];
@@ -350,10 +366,26 @@ static void on_extra(struct router *r, struct slot *slot, sl_err err, const stru
     read_leases(r);
 }
 
+/* Run ids are ULIDs: an earlier one began earlier. */
 static void on_alive(struct router *r, struct slot *slot, sl_err err, const struct bus_value *v)
 {
     (void)slot;
-    r->routers_alive = err == SL_OK ? bus_value_count(v) : r->routers_alive;
+    if (err != SL_OK)
+        return;
+    r->routers_alive = bus_value_count(v);
+    r->rank = 0;
+    for (size_t i = 0; i < r->routers_alive; i++) {
+        struct sl_str run = bus_value_str(bus_value_at(v, i));
+        size_t n = run.len < sizeof(r->run) ? run.len : sizeof(r->run);
+        r->rank += memcmp(run.ptr, r->run, n) < 0 ? 1u : 0u;
+    }
+}
+
+/* A router silent for as long as its leases last, or for three surveys, is not counted. */
+static int64_t alive_ms(const struct router *r)
+{
+    uint64_t surveys = 3 * r->cfg.survey_ms;
+    return (int64_t)(surveys > r->cfg.lease_ms ? surveys : r->cfg.lease_ms);
 }
 
 static void ask_number(struct router *r, int64_t n)
@@ -374,10 +406,10 @@ static void on_time(struct router *r, struct slot *slot, sl_err err, const struc
     bus_args_c(&r->args, r->run);
     (void)ask(r, NULL, NULL);
     COMMAND(r, "ZREMRANGEBYSCORE", KEY_ROUTERS, "-inf");
-    ask_number(r, r->store_now_ms - 10 * ROUTER_ALIVE_MS);
+    ask_number(r, r->store_now_ms - 10 * alive_ms(r));
     (void)ask(r, NULL, NULL);
     COMMAND(r, "ZRANGEBYSCORE", KEY_ROUTERS);
-    ask_number(r, r->store_now_ms - ROUTER_ALIVE_MS);
+    ask_number(r, r->store_now_ms - alive_ms(r));
     bus_args_c(&r->args, "+inf");
     (void)ask(r, NULL, on_alive);
     for (size_t i = 0; i < r->cfg.tenant_count; i++) {

@@ -15,7 +15,6 @@
 
 #define ROUTER_LEASE_MS  3000 /* after kill -9 another router holds the partition within lease + survey */
 #define ROUTER_SURVEY_MS 500
-#define ROUTER_ALIVE_MS  3000 /* a router silent for longer is not counted */
 
 struct router;
 struct router_config {

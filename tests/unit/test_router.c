@@ -257,6 +257,34 @@ static void test_router_share_is_even_and_little_moves(void **state)
     assert_int_equal(w->acquires, TAGS + 4 + 3);
 }
 
+static void test_router_share_of_four_is_even(void **state)
+{
+    struct world *w = *state;
+    for (int i = 0; i < 4; i++)
+        (void)start(w, NULL);
+    pass(w, 8000);
+    expect_shares(w, (const size_t[]){2, 3}, 2);
+    unsigned acquires = w->acquires;
+    pass(w, 5000);
+    assert_int_equal(w->acquires, acquires);
+}
+
+/* Surveys may be far apart: a router is alive as long as its next survey is not overdue. */
+static void test_router_share_is_even_with_slow_surveys(void **state)
+{
+    struct world *w = *state;
+    w->survey_ms = 8000;
+    w->lease_ms = 9000;
+    (void)start(w, NULL);
+    pass(w, 4000); /* they look at different times */
+    (void)start(w, NULL);
+    pass(w, 30000);
+    expect_shares(w, (const size_t[]){5, 4}, 2);
+    unsigned acquires = w->acquires;
+    pass(w, 30000);
+    assert_int_equal(w->acquires, acquires);
+}
+
 static void test_router_takes_over_after_a_kill(void **state)
 {
     struct world *w = *state;
@@ -414,6 +442,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         CASE(test_router_alone_holds_everything),
         CASE(test_router_share_is_even_and_little_moves),
+        CASE(test_router_share_of_four_is_even),
+        CASE(test_router_share_is_even_with_slow_surveys),
         CASE(test_router_takes_over_after_a_kill),
         CASE(test_router_takes_over_at_once_after_a_clean_stop),
         CASE(test_router_survives_a_broken_connection),
