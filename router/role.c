@@ -190,6 +190,8 @@ void router_reload(struct router_role *r, const struct sl_config *cfg)
 {
     struct sl_fail why;
     struct sl_buf rules;
+    if (r->router == NULL)
+        return; /* stopped: a late SIGHUP */
     sl_buf_init(&rules, 0);
     if (router_rules_from(cfg, &rules, &why) == SL_OK)
         router_set_rules(r->router, sl_buf_view(&rules));

@@ -10,7 +10,7 @@
 
 #define WAKE_MS 500
 #define LATE_MS 1000
-#define WAKES   4 /* 2 s, design.md section 2 */
+#define WAKES   5 /* the first comes up to WAKE_MS after the step began: 2 to 2.5 s */
 
 struct watchdog {
     pthread_t thread;

@@ -1,7 +1,7 @@
 /* router/watchdog.h - ends the process when step() does not come back.
  *
- * What     a thread wakes every 500 ms. When the same step has been running over four of its own wakings in a
- * row (2 s), the event is poison that loops: the process aborts, and the takeover is counted at that event
+ * What     a thread wakes every 500 ms. When the same step has been running over five of its own wakings in a
+ * row (2 to 2.5 s), the event is poison that loops: the process aborts, and the takeover is counted at that event
  * (bus/partition.h, Poison). Pauses   a process that was stopped (SIGSTOP) wakes with an old step too: a
  * waking that came late counts as the first again.
  */
