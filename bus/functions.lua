@@ -184,7 +184,7 @@ local function accept(keys, a)
         else
             redis.call('HSET', session, 'n', what, 'e' .. slot, entry)
         end
-        if slot == 1 then redis.call('PEXPIRE', session, digits(ttl)) end -- a week is not counted to the frame
+        redis.call('PEXPIRE', session, digits(ttl))
     elseif mode == 'i' then
         redis.call('HSET', keys[2], what, entry)
         redis.call('PEXPIRE', keys[2], digits(ttl), 'NX')
