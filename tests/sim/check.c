@@ -292,19 +292,27 @@ void check_places(struct world *w)
 
 /* ---- I3, I11: what each socket shows is the visible history, to its end ---- */
 
-static uint64_t visible_end(struct world *w, const struct visitor *v)
+/* The conversation that the visitor's address has now; empty when there is none. */
+static void current_conversation(struct world *w, const struct visitor *v, char out[80])
 {
     char name[NAME_BYTES];
-    if (v->conv[0] == '\0')
-        return 0;
-    name_of(name, key_state("conv", v->tag, sl_str_c(v->conv)));
-    return (uint64_t)bus_value_int(SIM_PEEK(w, "HGET", name, "v"));
+    name_of(name, key_state("addr", v->tag, sl_str_c(v->address)));
+    const struct bus_value *value = SIM_PEEK(w, "HGET", name, "s");
+    json_t *root = bus_value_type(value) == BUS_STR ? sl_json_parse(bus_value_str(value), NULL) : NULL;
+    struct sl_str conv = root != NULL ? sl_json_get_str(root, "c") : SL_STR_NONE;
+    (void)snprintf(out, 80, "%.*s", (int)conv.len, conv.ptr);
+    json_decref(root);
 }
 
 bool check_is_behind(struct world *w, const struct visitor *v)
 {
-    bool has_sent = v->conv[0] == '\0' && v->frame[0].state == SIM_ACKED;
-    return has_sent || v->cursor < visible_end(w, v);
+    char name[NAME_BYTES], conv[80];
+    current_conversation(w, v, conv);
+    if (conv[0] == '\0')
+        return false;
+    name_of(name, key_state("conv", v->tag, sl_str_c(conv)));
+    uint64_t end = (uint64_t)bus_value_int(SIM_PEEK(w, "HGET", name, "v"));
+    return strcmp(conv, v->conv) != 0 ? end > 0 : v->cursor < end;
 }
 
 void check_shown(struct world *w)
@@ -314,6 +322,8 @@ void check_shown(struct world *w)
         const struct visitor *v = &w->visitor[i];
         uint64_t at = 0;
         name_of(name, key_log(v->tag, sl_str_c(v->conv)));
+        if (bus_value_int(SIM_PEEK(w, "EXISTS", name)) == 0)
+            continue; /* it has left the store */
         const struct bus_value *log = SIM_PEEK(w, "LRANGE", name, "0", "-1");
         for (size_t j = 0; j < bus_value_count(log) && at < v->cursor; j++) {
             uint64_t n = 0, number = 0;
@@ -340,6 +350,7 @@ struct talk { /* one conversation, by the checker's account */
     struct memory_id source;
     uint64_t entries;
     unsigned visitor_seen; /* frames of its visitor, by number */
+    bool is_deleted;       /* it has left the store, its history with it */
 };
 struct wait { /* one in the desk's line */
     struct wait *next;
@@ -600,6 +611,18 @@ static void account_timers(struct replay *r, size_t from)
     }
 }
 
+static void account_deleted(struct replay *r, size_t from)
+{
+    struct state *const *states;
+    size_t count = effects_states(r->fx, &states);
+    for (size_t i = from; i < count; i++) {
+        if (!states[i]->is_deleted || states[i]->kind != &conversation_kind)
+            continue;
+        struct talk *t = get_or_make(r->talks, sl_str_c(states[i]->id), sizeof *t);
+        t->is_deleted = true;
+    }
+}
+
 static void account_facts(struct replay *r, const struct event *ev, size_t from)
 {
     const struct fx_fact_item *facts;
@@ -650,7 +673,7 @@ static void account(struct replay *r, const struct event *ev, bool is_buried, bo
 {
     const struct fx_history *h;
     struct before is = count_effects(r->fx);
-    if (was_stale && (is.histories != was.histories || is.facts != was.facts))
+    if (was_stale && !is_buried && (is.histories != was.histories || is.facts != was.facts))
         bad_entry(r, "I7 a deadline acted that was no longer armed", ev, ev->conv);
     if (ev->type == EVENT_ASSIGN && is.histories > was.histories) {
         struct talk *t = get_or_make(r->talks, ev->conv, sizeof *t);
@@ -666,6 +689,7 @@ static void account(struct replay *r, const struct event *ev, bool is_buried, bo
         account_desk_event(r, ev);
     account_facts(r, ev, was.facts);
     account_timers(r, was.timers);
+    account_deleted(r, was.states);
 }
 
 static void replay_event(struct replay *r, const struct recorded *in, const json_t *batch)
@@ -824,6 +848,16 @@ static void check_relay(struct replay *r)
 
 /* ---- histories as stored are histories as replayed ---- */
 
+/* log:{k}:<id> of a conversation that left the store, by the replay. */
+static bool is_deleted(struct world *w, const struct replay *r, struct sl_str log)
+{
+    char name[NAME_BYTES];
+    const char *id = strchr(text_of(name, log), '}') + 2;
+    const struct talk *t = sl_map_get(r->talks, sl_str_c(id));
+    (void)w;
+    return t != NULL && t->is_deleted;
+}
+
 static void check_histories(struct replay *r)
 {
     struct world *w = r->w;
@@ -833,6 +867,8 @@ static void check_histories(struct replay *r)
     for (size_t i = 0; sl_map_next(r->histories, &i, &name, &value);) {
         const struct sl_buf *all = value;
         size_t at = 0;
+        if (is_deleted(w, r, name))
+            continue;
         const struct bus_value *v = SIM_PEEK(w, "LRANGE", text_of(text, name), "0", "-1");
         for (size_t j = 0; j < bus_value_count(v); j++) {
             struct sl_str entry = bus_value_str(bus_value_at(v, j));
@@ -858,19 +894,15 @@ static size_t count_in(const char *haystack, const char *needle)
     return n;
 }
 
-/* All histories of all conversations as one text, all dead letters as another. */
-static void gather_texts(struct world *w, struct sl_buf *history, struct sl_buf *dead)
+/* All histories that ever were as one text, all dead letters as another. */
+static void gather_texts(struct replay *r, struct sl_buf *history, struct sl_buf *dead)
 {
-    size_t count = 0;
-    char **names = names_of(w, "log:{", &count), name[NAME_BYTES];
-    for (size_t i = 0; i < count; i++) {
-        const struct bus_value *v = SIM_PEEK(w, "LRANGE", names[i], "0", "-1");
-        for (size_t j = 0; j < bus_value_count(v); j++) {
-            sl_buf_str(history, bus_value_str(bus_value_at(v, j)));
-            sl_buf_char(history, '\n');
-        }
-    }
-    free_names(names, count);
+    struct world *w = r->w;
+    char name[NAME_BYTES];
+    struct sl_str key;
+    void *value;
+    for (size_t i = 0; sl_map_next(r->histories, &i, &key, &value);)
+        sl_buf_str(history, sl_buf_view(value));
     for (unsigned k = 0; k < SIM_TAGS; k++) {
         name_of(name, key_dead(w->tag[k]));
         const struct bus_value *v = SIM_PEEK(w, "XRANGE", name, "-", "+");
@@ -944,12 +976,13 @@ static void check_dead(struct world *w)
     }
 }
 
-static void check_frames(struct world *w)
+static void check_frames(struct replay *r)
 {
+    struct world *w = r->w;
     struct sl_buf history, dead;
     sl_buf_init(&history, 0);
     sl_buf_init(&dead, 0);
-    gather_texts(w, &history, &dead);
+    gather_texts(r, &history, &dead);
     for (unsigned i = 0; i < w->visitors; i++)
         for (unsigned j = 0; j < w->visitor[i].frames; j++)
             check_frame(w, &w->visitor[i], &w->visitor[i].frame[j], history.ptr, dead.ptr);
@@ -1030,7 +1063,7 @@ void check_all(struct world *w)
     if (w->verdict[0] == '\0')
         check_histories(&r);
     if (w->verdict[0] == '\0')
-        check_frames(w);
+        check_frames(&r);
     if (w->verdict[0] == '\0')
         check_dead(w);
     digest_logs(w);

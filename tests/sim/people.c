@@ -256,6 +256,8 @@ static void on_address_read(void *arg, sl_err err, const struct bus_value *value
         err == SL_OK && bus_value_type(value) == BUS_STR ? sl_json_parse(bus_value_str(value), NULL) : NULL;
     struct sl_str conv = root != NULL ? sl_json_get_str(root, "c") : SL_STR_NONE;
     if (conv.len > 0 && conv.len < sizeof v->conv) {
+        if (!sl_str_eq_c(conv, v->conv))
+            v->cursor = 0; /* another conversation: the one before has left the store */
         memcpy(v->conv, conv.ptr, conv.len);
         v->conv[conv.len] = '\0';
         read_log(v);
@@ -263,20 +265,19 @@ static void on_address_read(void *arg, sl_err err, const struct bus_value *value
     json_decref(root);
 }
 
-/* From the cursor to the log's end; while one read is under way another is remembered. */
+/* From the cursor to the log's end, by the address entry: it says which conversation's log. While one read is under way another
+ * is remembered. */
 static void visitor_read(struct visitor *v)
 {
     v->wants_read = true;
     if (v->is_reading || v->gateway == NULL)
         return;
-    if (v->conv[0] != '\0') {
-        read_log(v);
-        return;
-    }
     struct key addr = key_state("addr", v->tag, sl_str_c(v->address));
     char name[KEY_MAX_BYTES + 1];
     (void)snprintf(name, sizeof name, "%.*s", (int)addr.len, addr.ptr);
+    v->wants_read = false;
     v->is_reading = ASK(v->gateway, call_new(v->gateway, v->index, 0), on_address_read, "HGET", name, "s");
+    v->wants_read = !v->is_reading;
 }
 
 static struct visitor *visitor_on(struct process *gateway, struct sl_str channel)
@@ -293,6 +294,14 @@ static struct visitor *visitor_on(struct process *gateway, struct sl_str channel
     return NULL;
 }
 
+static bool is_of_conversation(const struct visitor *v, struct sl_str entry)
+{
+    char member[100];
+    size_t at = 0;
+    int n = snprintf(member, sizeof member, "\"conversation\":\"%s\"", v->conv);
+    return sl_str_find(entry, sl_str_n(member, (size_t)n), &at);
+}
+
 void people_on_push(struct process *gateway, struct sl_str channel, struct sl_str payload)
 {
     struct visitor *v = visitor_on(gateway, channel);
@@ -307,6 +316,10 @@ void people_on_push(struct process *gateway, struct sl_str channel, struct sl_st
         v->refusals++;
     if (p.what != PUSH_ENTRY)
         return;
+    if (!is_of_conversation(v, p.json)) {
+        visitor_read(v);
+        return;
+    }
     if (p.number == v->cursor + 1 || (sl_mutant("no-gap") && p.number > v->cursor))
         show(v, p.json);
     else if (p.number > v->cursor + 1)

@@ -147,8 +147,9 @@ struct world {
     struct bus_args args;
     bool is_healed, is_traced;
     uint64_t steps, faults, fault_one_in; /* steps of the first phase for one fault */
-    unsigned late_chance;                 /* of thousand: how soon a late command runs */
-    char verdict[400];                    /* first violation; empty: none */
+    char rules[400];
+    unsigned late_chance; /* of thousand: how soon a late command runs */
+    char verdict[400];    /* first violation; empty: none */
 };
 uint64_t sim_random(struct world *w, uint64_t n); /* 0 .. n-1 */
 bool sim_chance(struct world *w, unsigned of_thousand);

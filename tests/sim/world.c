@@ -16,12 +16,12 @@
 #define LEASE_MS     1500
 #define SURVEY_MS    900
 #define PEOPLE_MS    60 /* beat of a gateway */
+/* Short times, so that everything happens within seconds; %d: how long a closed conversation stays. */
 #define RULES                                                                                                \
-    "{\"merge_ms\":150,\"bot_answer_ms\":1500,\"bot_tries\":2,\"bot_idle_ms\":6000,\"queue_repeat_ms\":"     \
-    "2000,"                                                                                                  \
+    "{\"merge_ms\":150,\"bot_answer_ms\":1500,\"bot_tries\":2,\"bot_idle_ms\":%d,\"queue_repeat_ms\":2000,"  \
     "\"accept_ms\":1500,\"agent_idle_ms\":3000,\"agent_quiet_ms\":5000,\"presence_ms\":4000,\"place_ms\":"   \
     "1500,"                                                                                                  \
-    "\"reopen_agent_ms\":1000}"
+    "\"reopen_agent_ms\":1000,\"retain_ms\":%d}"
 
 /* ---- small helpers ---- */
 
@@ -142,7 +142,7 @@ static void start_router(struct process *p, const struct bus_config *cfg)
                                      .survey_ms = SURVEY_MS,
                                      .history_keep = 500,
                                      .cache_max = 32,
-                                     .rules_json = SL_STR(RULES),
+                                     .rules_json = sl_str_c(p->w->rules),
                                      .tenants = tenants,
                                      .tenant_count = 1};
     p->router = router_new(&rc);
@@ -499,8 +499,12 @@ static struct world *world_new(const struct options *o, uint64_t seed, bool is_t
     w->unix_ms = 1700000000000;
     w->next_pid = 1;
     w->is_traced = is_traced;
-    w->fault_one_in = 25 << sim_random(w, 4); /* a quiet world and a violent one find different things */
+    w->fault_one_in =
+        UINT64_C(25) << sim_random(w, 4); /* a quiet world and a violent one find different things */
     w->late_chance = sim_chance(w, 500) ? 500 : 20;
+    bool is_forgetful = sim_chance(w, 250);
+    (void)snprintf(w->rules, sizeof w->rules, RULES, is_forgetful ? 1500 : 6000,
+                   is_forgetful ? 1000 : 600000);
     w->store = memory_store_new(seed);
     bus_args_init(&w->args);
     for (unsigned k = 0; k < SIM_PARTITIONS; k++)
