@@ -1,5 +1,4 @@
-/* bus/partition.c - acquire, tail, step, commit; relay.c does the rest. One struct part is one owned
- * partition.
+/* bus/partition.c - acquire, tail, step, commit; relay.c does the rest. One struct part is one owned partition.
  *
  * The order of things: acquire answers epoch, offset, now, numbers and relay positions, and nothing read
  * before it is used after it. Facts that were committed but not relayed are read again from the fact log.
@@ -19,7 +18,7 @@
 #include <stdlib.h>
 
 #define RETRY_MS        50
-#define HOUSEKEEPING_MS 1000
+#define HOUSEKEEPING_MS 1000 /* or a third of the lease */
 #define TRIM_EVERY      10   /* housekeepings */
 #define TRIM_EVENTS     5000 /* or sooner: the command log has a cap */
 #define RELOAD_COUNT    128
@@ -288,6 +287,11 @@ static void lose(struct part *p, const struct sl_fail *why)
     part_go(p, PART_LOST, why);
 }
 
+static uint64_t house_ms(const struct part *p)
+{
+    return p->cfg.lease_ms / 3 < HOUSEKEEPING_MS ? p->cfg.lease_ms / 3 : HOUSEKEEPING_MS;
+}
+
 /* ---- acquire ---- */
 
 static void set_numbers(struct part *p, const struct bus_value *flat)
@@ -353,7 +357,7 @@ static void acquired(struct part *p, const struct bus_value *v)
     set_numbers(p, bus_value_at(v, 8));
     set_marks(p, bus_value_at(v, 9));
     p->state = PART_LOADING;
-    sl_timer_start(&p->house, HOUSEKEEPING_MS); /* loading may wait for a destination: the lease is kept */
+    sl_timer_start(&p->house, house_ms(p)); /* loading may wait for a destination: the lease is kept */
     reload(p);
 }
 
@@ -923,7 +927,7 @@ static void on_house(void *arg)
     struct part *p = arg;
     if (p->state != PART_RUNNING && p->state != PART_LOADING)
         return;
-    sl_timer_start(&p->house, HOUSEKEEPING_MS);
+    sl_timer_start(&p->house, house_ms(p));
     if (!p->is_committing && !p->is_housekeeping && relay_is_dirty(p->relay))
         send_positions(p);
     if (sl_loop_mono_ms(loop_of(p)) - p->lease_sent_mono_ms >= p->cfg.lease_ms / 3)

@@ -285,6 +285,25 @@ static void test_router_share_is_even_with_slow_surveys(void **state)
     assert_int_equal(w->acquires, acquires);
 }
 
+static void test_router_keeps_short_leases(void **state)
+{
+    struct world *w = *state;
+    w->survey_ms = 100;
+    w->lease_ms = 500; /* the least that the configuration allows */
+    (void)start(w, NULL);
+    (void)start(w, NULL);
+    pass(w, 3000);
+    for (int i = 0; i < 50; i++) {
+        pass(w, 50);
+        for (unsigned t = 0; t < TAGS; t++) {
+            char tag[KEY_TAG_MAX_BYTES], line[100];
+            tag_of(tag, t);
+            (void)snprintf(line, sizeof line, "HGET meta:{%s} until", tag);
+            assert_true(bus_value_int(peek(w, line)) > sl_loop_unix_ms(w->proc[0].loop));
+        }
+    }
+}
+
 static void test_router_takes_over_after_a_kill(void **state)
 {
     struct world *w = *state;
@@ -444,6 +463,7 @@ int main(int argc, char **argv)
         CASE(test_router_share_is_even_and_little_moves),
         CASE(test_router_share_of_four_is_even),
         CASE(test_router_share_is_even_with_slow_surveys),
+        CASE(test_router_keeps_short_leases),
         CASE(test_router_takes_over_after_a_kill),
         CASE(test_router_takes_over_at_once_after_a_clean_stop),
         CASE(test_router_survives_a_broken_connection),
