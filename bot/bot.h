@@ -1,8 +1,9 @@
 /* bot/bot.h - the role `sluice bot`: a worker that answers from a file of questions and answers.
  *
  * What     puts together bus, worker and knowledge base; the command line starts, drains, reloads and frees
- * it. Threads  everything on the one loop. Read     docs/write-a-bot.md for the contract between a bot and
- * the router.
+ *          it.
+ * Threads  everything on the one loop.
+ * Read     docs/write-a-bot.md for the contract between a bot and the router.
  */
 #ifndef BOT_BOT_H
 #define BOT_BOT_H

@@ -1,10 +1,11 @@
 /* bot/faq.h - the knowledge base of the first bot: a YAML file of questions and answers, and the best match.
  *
  * What     pure: text in, answer out; no clock, no I/O after loading. One file is a struct bot_faq, never
- * changed after loading. How      exact match of the normalised text; else overlap of character pairs,
- * weighted by how rare a pair is in the file. Pairs work for Chinese, which has no spaces, and forgive
- * spelling in English. Threads  one thread at a time: a search uses scratch memory of the faq. Read
- * deploy/faq.yaml is a complete example.
+ *          changed after loading.
+ * How      exact match of the normalised text; else overlap of character pairs, weighted by how rare a pair
+ *          is in the file. Pairs work for Chinese, which has no spaces, and forgive spelling in English.
+ * Threads  one thread at a time: a search uses scratch memory of the faq.
+ * Read     deploy/faq.yaml is a complete example.
  */
 #ifndef BOT_FAQ_H
 #define BOT_FAQ_H

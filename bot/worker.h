@@ -1,12 +1,11 @@
-/* bot/worker.h - one worker of a bot: reads tasks of `bot:<name>`, hands back answers, exactly as
- * docs/write-a-bot.md says.
+/* bot/worker.h - one worker of a bot: reads tasks of `bot:<name>`, hands back answers (docs/write-a-bot.md).
  *
  * What     XREADGROUP in batches, one answer a task, XADD to the task's reply_to, XACK once the store has the
- * answer. Tasks of dead workers are taken over. The answering itself is the caller's function. Safe     an
- * answer may reach the command log twice (a repeat after an unknown outcome, a takeover): step() takes the
- * first of a turn and refuses the other. So a worker never has to remember anything. Bounded  BOT_WORKER_JOBS
- * tasks in hand; at the bound it stops reading (gauge sluice_bot_in_flight). Threads  everything on the bus's
- * loop; knows nothing of libuv, so a simulation can run it.
+ *          answer. Tasks of dead workers are taken over. The answering itself is the caller's function.
+ * Safe     an answer may reach the command log twice (a repeat after an unknown outcome, a takeover): step()
+ *          takes the first of a turn and refuses the other. So a worker never has to remember anything.
+ * Bounded  BOT_WORKER_JOBS tasks in hand; at the bound it stops reading (gauge sluice_bot_in_flight).
+ * Threads  everything on the bus's loop; knows nothing of libuv, so a simulation can run it.
  */
 #ifndef BOT_WORKER_H
 #define BOT_WORKER_H

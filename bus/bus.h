@@ -1,13 +1,15 @@
 /* bus/bus.h - one process's way to the store: Redis over hiredis, or the same store in memory for simulation.
  *
  * What     a struct bus owns a few connections (commands, blocking reads, subscriptions), reconnects by
- * itself with jittered back-off, and on every connect checks the server (version, policy, persistence) and
- * loads the Functions. Calls    asynchronous. A call that returns SL_OK calls back exactly once, never before
- * it returns; one that returns anything else never calls back. SL_EAGAIN: not connected, or too much in
- * flight. In a callback SL_ETIMEOUT and SL_ECLOSED mean that the outcome is unknown: the command may have
- * been executed, or may yet be. Order    commands of one bus are executed in the order they were issued, as
- * long as the connection lasts. Values   borrowed until the callback returns. Read     bus/functions.lua says
- * what each Function checks and writes; bus/memory.c says the same in C.
+ *          itself with jittered back-off, and on every connect checks the server (version, policy,
+ *          persistence) and loads the Functions.
+ * Calls    asynchronous. A call that returns SL_OK calls back exactly once, never before it returns; one that
+ *          returns anything else never calls back. SL_EAGAIN: not connected, or too much in flight. In a
+ *          callback SL_ETIMEOUT and SL_ECLOSED mean that the outcome is unknown: the command may have been
+ *          executed, or may yet be.
+ * Order    commands of one bus are executed in the order they were issued, as long as the connection lasts.
+ * Values   borrowed until the callback returns.
+ * Read     bus/functions.lua says what each Function checks and writes; bus/memory.c says the same in C.
  */
 #ifndef BUS_BUS_H
 #define BUS_BUS_H

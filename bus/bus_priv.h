@@ -1,9 +1,9 @@
-/* bus/bus_priv.h - what a store must give so that everything above (accept, tail, partition) is the same code
- * over Redis and memory.
+/* bus/bus_priv.h - what a store must give so that all above is the same code over both stores.
  *
  * What     two implementations: redis.c (hiredis on libuv) and memory.c (for simulation). bus.h's functions
- * dispatch here. Values   struct bus_value is hiredis's redisReply under another name, so replies are never
- * copied; memory.c builds the same.
+ *          dispatch here.
+ * Values   struct bus_value is hiredis's redisReply under another name, so replies are never copied; memory.c
+ *          builds the same.
  */
 #ifndef BUS_BUS_PRIV_H
 #define BUS_BUS_PRIV_H

@@ -1,10 +1,11 @@
 /* bus/effects.h - what one event causes, collected without doing it; and the states that step() may see.
  *
  * What     step() asks for states, changes them, and says what follows: history entries, facts, timers,
- * publishes. Nothing here does I/O, so a step runs the same in the router, in a unit test, in simulation and
- * in `sluice replay`. Missing  fx_state() returns NULL when the state is not at hand. step() must then return
- * at once, having changed nothing: the machinery fetches it and runs the same event again. Rule     all
- * changes of a step happen after its last fx_state() that may fail.
+ *          publishes. Nothing here does I/O, so a step runs the same in the router, in a unit test, in
+ *          simulation and in `sluice replay`.
+ * Missing  fx_state() returns NULL when the state is not at hand. step() must then return at once, having
+ *          changed nothing: the machinery fetches it and runs the same event again.
+ * Rule     all changes of a step happen after its last fx_state() that may fail.
  */
 #ifndef BUS_EFFECTS_H
 #define BUS_EFFECTS_H

@@ -1,11 +1,12 @@
 /* bus/partition.h - the machinery every partition shares: tail -> step -> commit -> relay, under one lease.
  *
  * What     acquire, read the command log from the committed offset, run step() over a batch, write everything
- * the batch caused with one Function, then relay facts to other logs. Conversations, desks and (later)
- * delivery lanes use it alike. Batch    ends at 64 events, 128 KiB or 256 facts. One commit in flight; an
- * unknown outcome is found out before the next. Poison   design.md section 2: takeovers at an unchanged
- * offset are counted by the store; see partition.c. Owner    the router (router/router.c) owns struct part
- * and decides which partitions to hold.
+ *          the batch caused with one Function, then relay facts to other logs. Conversations, desks and
+ *          (later) delivery lanes use it alike.
+ * Batch    ends at 64 events, 128 KiB or 256 facts. One commit in flight; an unknown outcome is found out
+ *          before the next.
+ * Poison   takeovers at an unchanged offset are counted by the store; see partition.c.
+ * Owner    the router (router/router.c) owns struct part and decides which partitions to hold.
  */
 #ifndef BUS_PARTITION_H
 #define BUS_PARTITION_H

@@ -1,9 +1,11 @@
 /* channels/channel.h - the contract between the gateway core and one channel adapter.
  *
  * What     an adapter turns one provider's traffic into struct msg, and struct msg into that traffic. It owns
- * a protocol, never a listener on the web port, never the store: the core (gateway/) gives it requests,
- * frames and jobs through this header. Threads  everything here runs on the gateway's one loop. Read
- * channels/loopback/loopback.c is the smallest complete adapter. Source   docs/adr/0003-channel-contract.md
+ *          a protocol, never a listener on the web port, never the store: the core (gateway/) gives it
+ *          requests, frames and jobs through this header.
+ * Threads  everything here runs on the gateway's one loop.
+ * Read     channels/loopback/loopback.c is the smallest complete adapter.
+ * Source   docs/adr/0003-channel-contract.md
  *
  * The contract, each number a test in tests/contract run on every registered adapter:
  *   1  nothing here blocks

@@ -1,13 +1,15 @@
 /* router/conversation.h - the pure life of one conversation: who holds it, what may happen, what follows.
  *
  * What     conversation_ops.step() is a function of (states, event, now): no clock, no I/O, no randomness. It
- * carries the invariants I4 (a turn has one answer), I6 (no answer of an old control epoch), I7 (one holder,
- * with a deadline) and, together with router/desk.h, I8. States   addr  id tenant/inbox/address: which
- * conversation a message of this address belongs to conv  id <partition>.<ulid>: struct conversation, with
- * its history rules (router/rules.h) Timers   object = conversation id. "hold": the deadline of whoever holds
- * it, always armed (for a closed one: leaving the store). "merge": a burst of fragments ends. Read     the
- * table in conversation.c: one row an event, one column a state. Source   docs/adr/0004-routing.md; design.md
- * sections 2 to 5
+ *          carries the invariants I4 (a turn has one answer), I6 (no answer of an old control epoch), I7 (one
+ *          holder, with a deadline) and, together with router/desk.h, I8.
+ * States   addr   id tenant/inbox/address: which conversation a message of this address belongs to
+ *          conv   id <partition>.<ulid>: struct conversation, with its history
+ *          rules  router/rules.h
+ * Timers   object = conversation id. "hold": the deadline of whoever holds it, always armed (for a closed
+ *          one: leaving the store). "merge": a burst of fragments ends.
+ * Read     the table in conversation.c: one row an event, one column a state.
+ * Source   docs/adr/0004-routing.md
  */
 #ifndef ROUTER_CONVERSATION_H
 #define ROUTER_CONVERSATION_H

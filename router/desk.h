@@ -13,7 +13,7 @@
  *          most FX_FACTS_MAX facts)
  * Bounds   rules.queue_max waiting in a queue, DESK_QUEUES_MAX queues, rules.agents_max agents, DESK_CAPACITY_MAX each.
  *          Beyond: the need is refused with PLACE reason "full", the conversation repeats it; an agent is refused with a record.
- * Source   docs/adr/0004-routing.md; design.md sections 2 to 5
+ * Source   docs/adr/0004-routing.md
  */
 #ifndef ROUTER_DESK_H
 #define ROUTER_DESK_H

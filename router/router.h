@@ -1,10 +1,12 @@
 /* router/router.h - which partitions this process holds, and what they run on.
  *
  * What     a router announces itself, counts the others, and holds its even share of the partitions:
- * conversations 0..P-1 and the desks. It acquires what nobody holds, releases what is beyond its share, and
- * on a clean stop releases everything at once. bus/partition.h does the work inside each. Safety   is not
- * decided here: two routers that both believe they own a partition are told apart by its lease epoch. Rules
- * are built from the configuration and told to each partition as an event when its own have another hash.
+ *          conversations 0..P-1 and the desks. It acquires what nobody holds, releases what is beyond its
+ *          share, and on a clean stop releases everything at once. bus/partition.h does the work inside each.
+ * Safety   is not decided here: two routers that both believe they own a partition are told apart by its
+ *          lease epoch.
+ * Rules    are built from the configuration and told to each partition as an event when its own have
+ *          another hash.
  * Errors   a partition that cannot be held is tried again at the next survey and counted.
  */
 #ifndef ROUTER_ROUTER_H

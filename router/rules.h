@@ -1,10 +1,12 @@
 /* router/rules.h - what an operator may change about routing without a restart, and how it enters step().
  *
  * What     rules are one JSON object. They enter each partition as an event (RULES: hash, data) and are kept
- * there as the state "rules", so that a replay sees the rules that were in force. A partition that was never
- * told has the defaults below. Checked  rules_parse() refuses a wrong type or a number out of its range and
- * says which member; unknown members are ignored. Cost     parsed once for each cached state object; every
- * reader borrows. Pure     no I/O, no clock.
+ *          there as the state "rules", so that a replay sees the rules that were in force. A partition that
+ *          was never told has the defaults below.
+ * Checked  rules_parse() refuses a wrong type or a number out of its range and says which member; unknown
+ *          members are ignored.
+ * Cost     parsed once for each cached state object; every reader borrows.
+ * Pure     no I/O, no clock.
  */
 #ifndef ROUTER_RULES_H
 #define ROUTER_RULES_H

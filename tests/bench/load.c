@@ -42,7 +42,7 @@ struct process {
     long pss0;
 };
 
-#define BUCKETS 4000000 /* of 1 us */
+#define BUCKETS       4000000 /* of 1 us */
 #define PROCESSES_MAX 16
 
 static struct {
@@ -53,7 +53,14 @@ static struct {
     double rate;
     struct process processes[PROCESSES_MAX];
     int process_count;
-} cfg = {.path = "/", .inbox = "web", .text = "营业时间是几点？", .conns = 50, .active = -1, .window = 64, .seconds = 5, .warm = 1};
+} cfg = {.path = "/",
+         .inbox = "web",
+         .text = "营业时间是几点？",
+         .conns = 50,
+         .active = -1,
+         .window = 64,
+         .seconds = 5,
+         .warm = 1};
 
 static struct conn *conns;
 static int epoll_fd;
@@ -174,11 +181,13 @@ static void message_send(struct conn *c)
     char text[2048];
     c->sent_ns = now_ns();
     c->n++;
-    int len = cfg.is_sluice ? snprintf(text, sizeof(text),
-                                       "{\"t\":\"cmd\",\"id\":\"m%llu\",\"n\":%llu,\"topic\":\"me\",\"k\":\"message.send\","
-                                       "\"d\":{\"kind\":\"text\",\"text\":\"%s\"}}",
-                                       (unsigned long long)c->n, (unsigned long long)c->n, cfg.text)
-                            : snprintf(text, sizeof(text), "%s", cfg.text);
+    int len =
+        cfg.is_sluice
+            ? snprintf(text, sizeof(text),
+                       "{\"t\":\"cmd\",\"id\":\"m%llu\",\"n\":%llu,\"topic\":\"me\",\"k\":\"message.send\","
+                       "\"d\":{\"kind\":\"text\",\"text\":\"%s\"}}",
+                       (unsigned long long)c->n, (unsigned long long)c->n, cfg.text)
+            : snprintf(text, sizeof(text), "%s", cfg.text);
     frame_send(c, 1, text, (size_t)len);
     sent++;
 }
@@ -186,11 +195,14 @@ static void message_send(struct conn *c)
 static void hello_send(struct conn *c)
 {
     char text[2048];
-    int len = snprintf(text, sizeof(text), "{\"t\":\"hello\",\"role\":\"visitor\",\"inbox\":\"%s\",\"client\":\"load/1\"", cfg.inbox);
+    int len =
+        snprintf(text, sizeof(text),
+                 "{\"t\":\"hello\",\"role\":\"visitor\",\"inbox\":\"%s\",\"client\":\"load/1\"", cfg.inbox);
     if (c->token != NULL)
         len += snprintf(text + len, sizeof(text) - (size_t)len, ",\"token\":\"%s\"", c->token);
     if (c->session[0] != '\0')
-        len += snprintf(text + len, sizeof(text) - (size_t)len, ",\"resume\":{\"session\":\"%s\"}", c->session);
+        len +=
+            snprintf(text + len, sizeof(text) - (size_t)len, ",\"resume\":{\"session\":\"%s\"}", c->session);
     len += snprintf(text + len, sizeof(text) - (size_t)len, "}");
     frame_send(c, 1, text, (size_t)len);
     c->state = CONN_HELLO;
@@ -323,7 +335,8 @@ static void conn_feed(struct conn *c, unsigned char *bytes, size_t len)
     }
     size_t at = 0;
     while (c->state != CONN_DEAD) {
-        size_t n = c->state == CONN_HANDSHAKE ? handshake_take(c, bytes + at, len - at) : frame_take(c, bytes + at, len - at);
+        size_t n = c->state == CONN_HANDSHAKE ? handshake_take(c, bytes + at, len - at)
+                                              : frame_take(c, bytes + at, len - at);
         if (n == 0)
             break;
         at += n;
@@ -386,10 +399,11 @@ static void on_connected(struct conn *c)
     } else {
         (void)snprintf(path, sizeof(path), "%s", cfg.path);
     }
-    int len = snprintf(request, sizeof(request),
-                       "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                       "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
-                       path, port, cfg.is_sluice ? "Sec-WebSocket-Protocol: sluice.v1\r\n" : "");
+    int len =
+        snprintf(request, sizeof(request),
+                 "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n",
+                 path, port, cfg.is_sluice ? "Sec-WebSocket-Protocol: sluice.v1\r\n" : "");
     c->state = CONN_HANDSHAKE;
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = c};
     (void)epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &e);
@@ -483,8 +497,10 @@ static void reconnect_some(void)
 
 static void run_load(double *seconds)
 {
-    uint64_t start = now_ns(), measure_at = start + (uint64_t)cfg.warm * 1000000000u, end = measure_at + (uint64_t)cfg.seconds * 1000000000u;
-    uint64_t gap = cfg.rate > 0 ? (uint64_t)(1e9 / cfg.rate) : 0, next = start, storm_at = measure_at + (end - measure_at) / 4;
+    uint64_t start = now_ns(), measure_at = start + (uint64_t)cfg.warm * 1000000000u,
+             end = measure_at + (uint64_t)cfg.seconds * 1000000000u;
+    uint64_t gap = cfg.rate > 0 ? (uint64_t)(1e9 / cfg.rate) : 0, next = start,
+             storm_at = measure_at + (end - measure_at) / 4;
     int turn_of = 0;
     bool has_stormed = cfg.reconnects == 0;
     is_running = true;
@@ -515,7 +531,8 @@ static void print_processes(const char *what, double per)
     printf(",\"%s\":{", what);
     for (int i = 0; i < cfg.process_count; i++) {
         struct process *p = &cfg.processes[i];
-        double value = what[0] == 'c' ? (cpu_ms(p->pid) - p->cpu0) * 1000 / per : (double)(pss_kb(p->pid) - p->pss0) * 1024 / per;
+        double value = what[0] == 'c' ? (cpu_ms(p->pid) - p->cpu0) * 1000 / per
+                                      : (double)(pss_kb(p->pid) - p->pss0) * 1024 / per;
         printf("%s\"%s\":%.1f", i == 0 ? "" : ",", p->name, value);
     }
     printf("}");
@@ -523,7 +540,8 @@ static void print_processes(const char *what, double per)
 
 static void parse_ports(char *list)
 {
-    for (char *save = NULL, *p = strtok_r(list, ",", &save); p != NULL && cfg.port_count < 8; p = strtok_r(NULL, ",", &save))
+    for (char *save = NULL, *p = strtok_r(list, ",", &save); p != NULL && cfg.port_count < 8;
+         p = strtok_r(NULL, ",", &save))
         cfg.ports[cfg.port_count++] = (int)strtol(p, NULL, 10);
 }
 
@@ -533,28 +551,58 @@ static void parse_process(char *text)
     if (equals == NULL || cfg.process_count == PROCESSES_MAX)
         return;
     *equals = '\0';
-    cfg.processes[cfg.process_count++] = (struct process){.name = text, .pid = (int)strtol(equals + 1, NULL, 10)};
+    cfg.processes[cfg.process_count++] =
+        (struct process){.name = text, .pid = (int)strtol(equals + 1, NULL, 10)};
 }
 
 static void parse_options(int argc, char **argv)
 {
     for (int o; (o = getopt(argc, argv, "m:p:u:c:a:r:d:w:k:H:R:i:t:P:")) > 0;) {
         switch (o) {
-        case 'm': cfg.is_sluice = strcmp(optarg, "sluice") == 0; break;
-        case 'p': parse_ports(optarg); break;
-        case 'u': cfg.path = optarg; break;
-        case 'c': cfg.conns = (int)strtol(optarg, NULL, 10); break;
-        case 'a': cfg.active = (int)strtol(optarg, NULL, 10); break;
-        case 'r': cfg.rate = strtod(optarg, NULL); break;
-        case 'd': cfg.seconds = (int)strtol(optarg, NULL, 10); break;
-        case 'w': cfg.warm = (int)strtol(optarg, NULL, 10); break;
-        case 'k': cfg.window = (int)strtol(optarg, NULL, 10); break;
-        case 'H': cfg.hold = (int)strtol(optarg, NULL, 10); break;
-        case 'R': cfg.reconnects = (int)strtol(optarg, NULL, 10); break;
-        case 'i': cfg.inbox = optarg; break;
-        case 't': cfg.text = optarg; break;
-        case 'P': parse_process(optarg); break;
-        default: exit(64);
+        case 'm':
+            cfg.is_sluice = strcmp(optarg, "sluice") == 0;
+            break;
+        case 'p':
+            parse_ports(optarg);
+            break;
+        case 'u':
+            cfg.path = optarg;
+            break;
+        case 'c':
+            cfg.conns = (int)strtol(optarg, NULL, 10);
+            break;
+        case 'a':
+            cfg.active = (int)strtol(optarg, NULL, 10);
+            break;
+        case 'r':
+            cfg.rate = strtod(optarg, NULL);
+            break;
+        case 'd':
+            cfg.seconds = (int)strtol(optarg, NULL, 10);
+            break;
+        case 'w':
+            cfg.warm = (int)strtol(optarg, NULL, 10);
+            break;
+        case 'k':
+            cfg.window = (int)strtol(optarg, NULL, 10);
+            break;
+        case 'H':
+            cfg.hold = (int)strtol(optarg, NULL, 10);
+            break;
+        case 'R':
+            cfg.reconnects = (int)strtol(optarg, NULL, 10);
+            break;
+        case 'i':
+            cfg.inbox = optarg;
+            break;
+        case 't':
+            cfg.text = optarg;
+            break;
+        case 'P':
+            parse_process(optarg);
+            break;
+        default:
+            exit(64);
         }
     }
     if (cfg.active < 0 || cfg.active > cfg.conns)
@@ -572,7 +620,8 @@ int main(int argc, char **argv)
     histogram = calloc(BUCKETS, sizeof(*histogram));
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     for (int i = 0; i < cfg.process_count; i++)
-        cfg.processes[i].pss0 = pss_kb(cfg.processes[i].pid), cfg.processes[i].cpu0 = cpu_ms(cfg.processes[i].pid);
+        cfg.processes[i].pss0 = pss_kb(cfg.processes[i].pid),
+        cfg.processes[i].cpu0 = cpu_ms(cfg.processes[i].pid);
     double connect_s = open_all(), seconds = 0;
     turns_until(now_ns() + 1000000000u);
     printf("{\"open\":%ld,\"failed\":%ld,\"connect_s\":%.2f", opened, failed, connect_s);
@@ -585,9 +634,10 @@ int main(int argc, char **argv)
         uint64_t end = now_ns() + 10000000000u;
         while (answered < sent && now_ns() < end)
             turn(20);
-        printf(",\"rate\":%.0f,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"messages\":%llu,\"sent\":%llu,\"lost\":%lld", (double)answered_measured / seconds,
-               percentile(.5), percentile(.9), percentile(.99), (unsigned long long)answered_measured, (unsigned long long)sent,
-               (long long)(sent - answered));
+        printf(",\"rate\":%.0f,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"messages\":%llu,\"sent\":%llu,"
+               "\"lost\":%lld",
+               (double)answered_measured / seconds, percentile(.5), percentile(.9), percentile(.99),
+               (unsigned long long)answered_measured, (unsigned long long)sent, (long long)(sent - answered));
     }
     printf(",\"open_at_end\":%ld,\"ended\":%ld}\n", opened, failed);
     return 0;

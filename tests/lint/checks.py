@@ -172,8 +172,8 @@ def executable_bits(root):
         full = os.path.join(root, path)
         if path.startswith(BINARY_FOLDERS) or os.path.islink(full):
             continue
-        if first_line(root, path).startswith('#!') != os.access(full, os.X_OK):
-            is_script = first_line(root, path).startswith('#!')
+        is_script = first_line(root, path).startswith('#!') and not path.endswith('.lua')  # Redis' own first line: #!lua name=
+        if is_script != os.access(full, os.X_OK):
             yield '%s: chmod %sx' % (path, '+' if is_script else '-')
 
 

@@ -782,7 +782,7 @@ static void check_step(struct stage *s, struct watch *w)
         const char *tn = strstr(s->entries[i], "\"tn\":");
         if (tn == NULL)
             continue;
-        int turn = atoi(tn + 5);
+        int turn = (int)strtol(tn + 5, NULL, 10);
         assert_true(turn > 0 && turn < (int)sizeof w->answered);
         assert_int_equal(w->answered[turn], 0); /* at most one answer a turn */
         w->answered[turn] = 1;
