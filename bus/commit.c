@@ -1,8 +1,12 @@
-/* bus/commit.c - what one commit carries: the eight sections of commit_1, in the order of bus/functions.md.
+/* bus/commit.c - one commit: its eight sections in the order of bus/functions.md, and what its answer means.
+ *
+ * Unknown outcome: the very same commit is sent again. It is refused as "moved" exactly when the first one was executed.
  */
 #include "bus/part_priv.h"
 
 #include "base/fault.h"
+#include "base/log.h"
+#include "base/metrics.h"
 
 /* Strings of an entry that its dead letter keeps, even: functions.md allows 4,000. Only a bare XADD can write more. */
 #define DEAD_STRINGS_MAX 3000
@@ -154,7 +158,7 @@ static void build_pushes(struct part *p, struct bus_args *a)
     }
 }
 
-void part_commit_build(struct part *p)
+static void commit_build(struct part *p)
 {
     struct bus_args *a = &p->commit_args;
     const struct key *keys[] = {&p->meta, &p->in, &p->out, &p->timers, &p->numbers, &p->relay_key, &p->dead};
@@ -186,4 +190,107 @@ void part_commit_build(struct part *p)
         relay_add(p->relay, SL_STR("0-0"), (uint64_t)p->epoch, facts, count);
         relay_pump(p->relay);
     }
+}
+
+/* ---- its answer ---- */
+
+static void commit_is_written(struct part *p, struct sl_str out_id)
+{
+    const struct fx_fact_item *facts;
+    size_t count = effects_facts(p->fx, &facts);
+    p->is_committing = false;
+    if (p->has_positions)
+        relay_saved(p->relay, true);
+    if (!sl_mutant("relay-before-commit"))
+        relay_add(p->relay, out_id, (uint64_t)p->epoch, facts, count);
+    effects_written(p->fx);
+    SL_COUNT("sluice_commits_total", "", "batches written", 1);
+    SL_COUNT("sluice_events_total", "", "events processed", p->batch_count);
+    p->events_since_trim += p->batch_count;
+    if (p->first->is_to_bury)
+        SL_COUNT("sluice_dead_letters_total", "", "events that went to the dead letters", 1);
+    memcpy(p->offset, p->new_offset, sizeof(p->offset));
+    p->tries = 0;
+    static uint64_t mutant_commits;
+    bool is_twice = sl_mutant("commit-twice") && ++mutant_commits % 50 == 0;
+    for (size_t i = 0; i < p->batch_count && !is_twice; i++)
+        part_queue_drop_first(p);
+    p->batch_is_open = false;
+    p->batch_count = 0;
+    p->next = p->first;
+    p->batch_limit = p->batch_limit * 2 < PART_BATCH_EVENTS ? p->batch_limit * 2 : PART_BATCH_EVENTS;
+    part_queue_resume(p);
+    if (p->due_since_tick_ms < p->next_due_ms) {
+        p->next_due_ms = p->due_since_tick_ms;
+        part_tick_arm(p);
+    }
+    if (!p->is_ticking)
+        p->due_since_tick_ms = INT64_MAX;
+    relay_pump(p->relay);
+    part_pump(p);
+}
+
+/* Refused for a reason that repeating does not cure: halve down to one event, then bury that one. */
+static void commit_is_refused(struct part *p, const struct sl_fail *why)
+{
+    sl_log(SL_ERROR, "the store refuses a commit", SL_KV("partition", p->tag),
+           SL_KV_I("events", p->batch_count), SL_KV_FAIL(why));
+    SL_COUNT("sluice_commits_refused_total", "", "commits refused for good, halved until one event is left",
+             1);
+    p->is_committing = false;
+    if (p->has_positions)
+        relay_saved(p->relay, false);
+    struct queued *q = p->first;
+    if (p->batch_count == 1 && q->is_bare) {
+        part_lose(p, why); /* the store takes nothing: leave the partition, acquire again later */
+        return;
+    }
+    if (p->batch_count == 1) {
+        q->is_bare = q->is_to_bury;
+        q->is_to_bury = true;
+        q->why = "its effects were refused by the store";
+    }
+    p->batch_limit = p->batch_count > 1 ? p->batch_count / 2 : 1;
+    part_batch_drop(p);
+    sl_post_now(&p->pump_post);
+}
+
+static void commit_has_moved(struct part *p, const struct sl_fail *why)
+{
+    const char *stored = strrchr(why->text, ' ');
+    stored = stored == NULL ? "" : stored + 1;
+    if (p->commit_attempts > 1 && strcmp(stored, p->new_offset) == 0) {
+        commit_is_written(p, SL_STR_NONE); /* an earlier attempt was executed */
+        return;
+    }
+    p->was_lost = part_id_compare(stored, p->offset) < 0;
+    sl_log(SL_ERROR, "the stored offset is not ours", SL_KV("partition", p->tag), SL_KV("stored", stored),
+           SL_KV("ours", p->offset));
+    part_lose(p, why);
+}
+
+static void on_committed(struct part *p, sl_err err, const struct bus_value *v, const struct sl_fail *why)
+{
+    if (err == SL_OK) {
+        commit_is_written(p, bus_value_str(bus_value_at(v, 1)));
+    } else if (err == SL_EMOVED) {
+        commit_has_moved(p, why);
+    } else if (err == SL_EFENCED) {
+        part_lose(p, why);
+    } else if (sl_err_retry(err) || err == SL_ECLOSED) {
+        sl_timer_start(&p->retry, PART_RETRY_MS); /* unknown or not now: the very same commit again */
+    } else {
+        commit_is_refused(p, why);
+    }
+}
+
+void part_commit_send(struct part *p)
+{
+    if (!p->is_committing)
+        commit_build(p);
+    if (part_send(p, &p->commit_args, on_committed) != SL_OK) {
+        sl_timer_start(&p->retry, PART_RETRY_MS);
+        return;
+    }
+    p->commit_attempts++;
 }

@@ -1,5 +1,4 @@
-/* bus/part_priv.h - a partition's insides, shared by partition.c (acquire, step, commit) and relay.c
- * (deliver). */
+/* bus/part_priv.h - a partition's insides, shared by partition.c, part_acquire.c, part_batch.c, commit.c and relay.c. */
 #ifndef BUS_PART_PRIV_H
 #define BUS_PART_PRIV_H
 
@@ -111,12 +110,45 @@ struct part {
     uint64_t era; /* raised by every acquire: older answers count for nothing */
 };
 
-/* commit.c: fill p->commit_args from the open batch. The arguments stay as they are until the outcome is
- * known. */
-void part_commit_build(struct part *p);
+#define PART_RETRY_MS      50
+#define PART_TRIES_CAREFUL 2 /* takeovers at one offset: from the second one event a commit, ... */
+#define PART_TRIES_BURY    3 /* ... at the third it is buried */
+
+/* ---- partition.c ---- */
+struct sl_loop *part_loop(const struct part *p);
+/* A command whose answer counts only in this era, and settles into nothing when p was freed. */
+sl_err part_send(struct part *p, const struct bus_args *args,
+                 void (*fn)(struct part *, sl_err, const struct bus_value *,
+                            const struct sl_fail *)) SL_MUST_CHECK;
 /* FCALL name with its keys; arguments follow. */
 void part_args_function(struct bus_args *a, const char *name, const struct key *const *keys, size_t count);
 void part_args_fence(struct part *p, struct bus_args *a);
 void part_id_set(char out[48], struct sl_str id);
+int part_id_compare(const char *a, const char *b); /* "ms-seq", as numbers */
+void part_clock_set(struct part *p, int64_t now_ms);
+int64_t part_clock_now(struct part *p); /* never runs back */
+void part_queue_drop_first(struct part *p);
+void part_queue_resume(struct part *p); /* the tail goes on when there is room */
+void part_go(struct part *p, enum part_state to, const struct sl_fail *why);
+void part_stop_reading(struct part *p); /* whatever was begun is forgotten, and a new era begins */
+void part_lose(struct part *p, const struct sl_fail *why);
+
+/* ---- part_acquire.c ---- */
+void part_relay_moved(void *arg, bool is_gap);
+void part_tick_arm(struct part *p); /* the timer for the next due deadline */
+void part_on_tick(void *arg);
+void part_on_house(void *arg);
+void part_on_unsent(void *arg);
+
+/* ---- part_batch.c ---- */
+void part_pump(struct part *p); /* begin or go on with a batch, if that is possible now */
+/* A batch that cannot be written as it is: everything it did in memory is forgotten, its events are still queued. */
+void part_batch_drop(struct part *p);
+void part_on_pump(void *arg);
+void part_on_retry(void *arg);
+
+/* ---- commit.c ---- */
+/* Send the open batch, or the commit that is under way once more, as it was. */
+void part_commit_send(struct part *p);
 
 #endif
