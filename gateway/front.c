@@ -163,13 +163,30 @@ static void flush(struct conn *c)
         if (!write_text(c, m->ptr + GW_FRAME_ROOM, m->len - GW_FRAME_ROOM))
             return;
     }
+    if (c->session->wants_room && !c->is_closing)
+        held_add(c); /* on_hold_over tells the session, outside of its own calls */
 }
 
 static void on_hold_over(void *arg)
 {
     struct gw_front *f = arg;
-    while (f->held != NULL)
-        flush(f->held);
+    struct conn *c = f->held;
+    f->held = NULL; /* whoever comes in meanwhile waits for the next time */
+    while (c != NULL) {
+        struct conn *next = c->held_next;
+        c->held_next = c->held_before = NULL;
+        c->is_held = false;
+        flush(c);
+        if (gw_outbox_is_empty(&c->out) && !c->is_closing && c->session->wants_room)
+            gw_session_room(c->session);
+        c = next;
+    }
+}
+
+static size_t wire_room(const struct gw_wire *w)
+{
+    const struct conn *c = (const struct conn *)w;
+    return gw_outbox_room(&c->out);
 }
 
 static void wire_send(struct gw_wire *w, struct sl_str frame, enum gw_urgency when)
@@ -199,7 +216,8 @@ static void wire_ping(struct gw_wire *w)
     if (c->is_closing)
         return;
     if (gw_outbox_is_empty(&c->out) && is_pipe_free(c))
-        (void)lws_write(c->wsi, ping + LWS_PRE, 1, LWS_WRITE_PING); /* the pong of an empty one is not reported */
+        (void)lws_write(c->wsi, ping + LWS_PRE, 1,
+                        LWS_WRITE_PING); /* the pong of an empty one is not reported */
     /* else: what waits to be written shows the same, that the peer does not read */
 }
 
@@ -208,7 +226,8 @@ static void wire_close(struct gw_wire *w, enum frame_close code)
     conn_close((struct conn *)w, code);
 }
 
-static const struct gw_wire_ops wire_ops = {.send = wire_send, .ping = wire_ping, .close = wire_close};
+static const struct gw_wire_ops wire_ops = {
+    .send = wire_send, .ping = wire_ping, .room = wire_room, .close = wire_close};
 
 /* ---- life of a WebSocket ---- */
 

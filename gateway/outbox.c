@@ -21,8 +21,8 @@ static void make_room(struct gw_outbox *o, uint32_t wanted)
 
 bool gw_outbox_add(struct gw_outbox *o, struct sl_str frame)
 {
-    if (o->count >= GW_OUTBOX_FRAMES_MAX ||
-        frame.len > GW_OUTBOX_BYTES_MAX - (o->len < GW_OUTBOX_BYTES_MAX ? o->len : GW_OUTBOX_BYTES_MAX))
+    if (o->count >= GW_OUTBOX_FRAMES_MAX || frame.len > GW_OUTBOX_BYTES_MAX ||
+        o->len + frame.len > GW_OUTBOX_BYTES_MAX)
         return false;
     uint32_t n = (uint32_t)frame.len;
     make_room(o, n + LENGTH_BYTES);
@@ -82,6 +82,12 @@ bool gw_outbox_take(struct gw_outbox *o, struct sl_buf *out)
     if (o->count == 0)
         gw_outbox_fini(o);
     return true;
+}
+
+size_t gw_outbox_room(const struct gw_outbox *o)
+{
+    bool has_frames_left = o->count < GW_OUTBOX_FRAMES_MAX / 2;
+    return has_frames_left && o->len < GW_OUTBOX_BYTES_MAX ? GW_OUTBOX_BYTES_MAX - o->len : 0;
 }
 
 void gw_outbox_fini(struct gw_outbox *o)

@@ -22,6 +22,8 @@ struct gw_outbox {
 bool gw_outbox_add(struct gw_outbox *o, struct sl_str frame) SL_MUST_CHECK;
 /* Append the next WebSocket message to out: a frame, or an array of frames. False when there is none. */
 bool gw_outbox_take(struct gw_outbox *o, struct sl_buf *out);
+/* Bytes that may still be added; 0 when it is nearly full of frames. */
+size_t gw_outbox_room(const struct gw_outbox *o);
 void gw_outbox_fini(struct gw_outbox *o);
 static inline bool gw_outbox_is_empty(const struct gw_outbox *o)
 {

@@ -550,6 +550,13 @@ void gw_session_too_big(struct gw_session *s)
     gw_session_close(s, FRAME_CLOSE_TOO_BIG);
 }
 
+void gw_session_room(struct gw_session *s)
+{
+    s->wants_room = false;
+    for (struct gw_watch *w = s->watches; w != NULL; w = w->next)
+        gw_watch_room(w);
+}
+
 void gw_session_alive(struct gw_session *s)
 {
     s->missed = 0;

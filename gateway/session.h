@@ -38,7 +38,8 @@ struct gw_session {
     unsigned watch_count;
     unsigned char slot, missed;
     bool is_resumed;
-    char tag[8]; /* visitor: partition of the address */
+    bool wants_room; /* a replay waits for the socket; the wire calls gw_session_room */
+    char tag[8];     /* visitor: partition of the address */
     char id[GW_SESSION_ID_BYTES + 1];
 };
 
@@ -46,6 +47,7 @@ struct gw_session {
 struct gw_session *gw_session_new(struct gw_hub *hub, struct gw_wire *wire, struct sl_str origin);
 void gw_session_message(struct gw_session *s, struct sl_str text); /* one whole WebSocket message */
 void gw_session_alive(struct gw_session *s);                       /* a pong, or any byte */
+void gw_session_room(struct gw_session *s);                        /* everything that waited was written */
 void gw_session_too_big(struct gw_session *s);                     /* a message beyond FRAME_MAX_BYTES */
 /* Say goodbye: reconnect after a random time in the range. Commands from now on are answered with EAGAIN. */
 void gw_session_bye(struct gw_session *s, uint64_t after_min_ms, uint64_t after_max_ms);

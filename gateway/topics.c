@@ -28,15 +28,15 @@ struct gw_read {
     enum gw_haste haste;
     unsigned pending;
     bool has_failed;
-    uint64_t gen, end, last_n;
-    size_t want;
+    uint64_t gen, end, last_n;    /* end: in the topic's own numbers */
+    uint64_t end_n, base, next_n; /* in the log's: last, last one that was cut off, next to be read */
     char *conv;
     struct sl_buf state;
 };
 
 static void read_locate(struct gw_read *r);
 static void read_end(struct gw_read *r);
-static void read_entries(struct gw_read *r, size_t want);
+static void read_entries(struct gw_read *r, uint64_t from_n);
 static void read_finish(struct gw_read *r, bool is_done);
 static void watch_push(struct gw_watch *w, const struct push *p, struct sl_str payload);
 
@@ -191,7 +191,7 @@ static void ask_read(struct gw_watch *w, enum gw_haste haste)
 
 void gw_watch_check(struct gw_watch *w)
 {
-    if (has_log(w) && w->has_read)
+    if (has_log(w) && w->has_read && !w->waits_for_room)
         ask_read(w, GW_SWEEP);
 }
 
@@ -521,28 +521,33 @@ static void send_ok(struct gw_watch *w, struct sl_str snap_json, uint64_t last_n
     w->reply_id = NULL;
 }
 
+/* The log number at which reading begins. Visitors' numbers say only that it is not below: notes stand between. */
+static uint64_t first_missing(const struct gw_read *r)
+{
+    uint64_t missing = r->end - r->watch->number;
+    if (r->watch->kind != GW_TOPIC_VISITOR)
+        return r->watch->number + 1;
+    missing = missing * 2 + 16;
+    return r->end_n > missing ? r->end_n - missing + 1 : 1;
+}
+
 static void read_compare(struct gw_read *r)
 {
     struct gw_watch *w = r->watch;
     if (wants_snapshot(r)) {
-        read_entries(r, GW_SNAP_ENTRIES);
+        read_entries(r, r->end_n > GW_SNAP_ENTRIES ? r->end_n - GW_SNAP_ENTRIES + 1 : 1);
         return;
     }
     if (!w->has_read)
         begin_cursor(r);
-    else if (!is_same_log(r))
+    else if (!is_same_log(r) || w->number > r->end)
         adopt_log(r, 0);
-    /* A number beyond the end: a push came while this answer, older than it, was on its way. Lost data has another generation. */
     if (w->kind == GW_TOPIC_CONVERSATION)
         send_ok(w, SL_STR_NONE, r->last_n);
-    if (w->number >= r->end) {
+    if (w->number >= r->end)
         read_finish(r, true);
-        return;
-    }
-    uint64_t missing = r->end - w->number;
-    if (w->kind == GW_TOPIC_VISITOR)
-        missing = missing * 2 + 16; /* notes stand between */
-    read_entries(r, missing < GW_REPLAY_MAX ? (size_t)missing : GW_REPLAY_MAX);
+    else
+        read_entries(r, first_missing(r));
 }
 
 static void on_end(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
@@ -552,7 +557,9 @@ static void on_end(void *arg, sl_err err, const struct bus_value *v, const struc
     if (err == SL_OK && r->watch != NULL) {
         size_t number_at = r->watch->kind == GW_TOPIC_VISITOR ? 1 : 0;
         r->end = (uint64_t)bus_value_int(bus_value_at(v, number_at));
-        sl_buf_str(&r->state, bus_value_str(bus_value_at(v, 2)));
+        r->end_n = (uint64_t)bus_value_int(bus_value_at(v, 0));
+        r->base = (uint64_t)bus_value_int(bus_value_at(v, 2));
+        sl_buf_str(&r->state, bus_value_str(bus_value_at(v, 3)));
     }
     if (!read_replied(r, err))
         return;
@@ -615,6 +622,7 @@ static void read_end(struct gw_read *r)
     bus_args_key(a, &state);
     bus_args_c(a, "n");
     bus_args_c(a, "v");
+    bus_args_c(a, "b");
     if (w->kind == GW_TOPIC_CONVERSATION)
         bus_args_c(a, "s");
     read_ask(r, on_end);
@@ -630,6 +638,19 @@ static uint64_t entry_number(const struct gw_watch *w, struct sl_str entry)
     return w->kind == GW_TOPIC_VISITOR ? v : n;
 }
 
+/* The newest ones go into a snapshot, as far as there is room. */
+static size_t first_that_fits(const struct bus_value *entries)
+{
+    size_t first = bus_value_count(entries), bytes = 0;
+    while (first > 0) {
+        bytes += bus_value_str(bus_value_at(entries, first - 1)).len;
+        if (bytes > GW_SNAP_BYTES_MAX)
+            break;
+        first--;
+    }
+    return first;
+}
+
 static void send_snapshot(struct gw_read *r, const struct bus_value *entries)
 {
     struct gw_watch *w = r->watch;
@@ -641,7 +662,7 @@ static void send_snapshot(struct gw_read *r, const struct bus_value *entries)
     sl_json_open(&j, NULL, '{');
     sl_json_raw(&j, "state", sl_buf_view(&r->state));
     sl_json_open(&j, "entries", '[');
-    for (size_t i = 0; i < bus_value_count(entries); i++) {
+    for (size_t i = first_that_fits(entries); i < bus_value_count(entries); i++) {
         struct sl_str entry = bus_value_str(bus_value_at(entries, i));
         uint64_t number = entry_number(w, entry);
         if (number == 0)
@@ -655,7 +676,14 @@ static void send_snapshot(struct gw_read *r, const struct bus_value *entries)
     sl_buf_fini(&snap);
 }
 
-static void send_entries(struct gw_watch *w, const struct bus_value *entries)
+static bool has_room(const struct gw_watch *w, struct sl_str entry)
+{
+    struct gw_wire *wire = w->session->wire;
+    return wire->ops->room(wire) >= entry.len + GW_ROOM_RESERVE_BYTES;
+}
+
+/* False: the socket takes no more now; the rest is read when it does. */
+static bool send_entries(struct gw_watch *w, const struct bus_value *entries)
 {
     size_t count = bus_value_count(entries);
     while (count > 0 && entry_number(w, bus_value_str(bus_value_at(entries, count - 1))) == 0)
@@ -665,6 +693,11 @@ static void send_entries(struct gw_watch *w, const struct bus_value *entries)
         uint64_t number = entry_number(w, entry);
         if (number <= w->number)
             continue;
+        if (!has_room(w, entry)) {
+            w->waits_for_room = true;
+            w->session->wants_room = true;
+            return false;
+        }
         if (number > w->number + 1)
             send_gap(w, number - 1);
         w->number = number;
@@ -673,20 +706,27 @@ static void send_entries(struct gw_watch *w, const struct bus_value *entries)
         frame_write_event(gw_hub_frame(w->hub), sl_str_c(w->topic), w->shown_gen, number, entry);
         gw_session_send(w->session, i + 1 == count ? GW_NOW : GW_HELD);
     }
+    return true;
 }
 
-/* Does the answer begin after what we need, though the log may have more before it? */
-static bool is_too_short(const struct gw_read *r, const struct bus_value *entries)
+/* Does it begin after what is needed, though the log has more before it? Then everything is read, from the log's start. */
+static bool is_too_late(const struct gw_read *r, const struct bus_value *entries)
 {
-    size_t count = bus_value_count(entries);
-    if (count < r->want || r->want >= GW_REPLAY_MAX)
+    if (r->watch->kind != GW_TOPIC_VISITOR || r->next_n <= r->base + 1)
         return false;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < bus_value_count(entries); i++) {
         uint64_t number = entry_number(r->watch, bus_value_str(bus_value_at(entries, i)));
         if (number > 0)
             return number > r->watch->number + 1;
     }
-    return true;
+    return false;
+}
+
+/* A log that was cut between our two questions has other indices than we thought. */
+static bool is_expected(const struct gw_read *r, const struct bus_value *entries)
+{
+    uint64_t n, v;
+    return push_entry_numbers(bus_value_str(bus_value_at(entries, 0)), &n, &v) == SL_OK && n == r->next_n;
 }
 
 static void on_entries(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
@@ -695,27 +735,41 @@ static void on_entries(void *arg, sl_err err, const struct bus_value *v, const s
     (void)why;
     if (!read_replied(r, err))
         return;
+    size_t count = bus_value_count(v);
     if (wants_snapshot(r)) {
         send_snapshot(r, v);
-    } else if (is_too_short(r, v)) {
-        read_entries(r, GW_REPLAY_MAX);
-        return;
+        read_finish(r, true);
+    } else if (count == 0) {
+        read_finish(r, true);
+    } else if (!is_expected(r, v)) {
+        read_finish(r, false);
+    } else if (is_too_late(r, v)) {
+        read_entries(r, r->base + 1);
+    } else if (!send_entries(r->watch, v) || count < GW_CHUNK_ENTRIES) {
+        read_finish(r, true);
     } else {
-        send_entries(r->watch, v);
+        read_entries(r, r->next_n + count);
     }
-    read_finish(r, true);
 }
 
-static void read_entries(struct gw_read *r, size_t want)
+static void read_entries(struct gw_read *r, uint64_t from_n)
 {
     struct key log = key_log(r->watch->tag, read_object(r));
     struct bus_args *a = args_begin(r->hub, "LRANGE");
-    r->want = want;
+    r->next_n = from_n > r->base ? from_n : r->base + 1;
     bus_args_key(a, &log);
-    bus_args_int(a, -(int64_t)want);
-    bus_args_int(a, -1);
+    bus_args_int(a, (int64_t)(r->next_n - 1 - r->base));
+    bus_args_int(a, (int64_t)(r->next_n - 1 - r->base + GW_CHUNK_ENTRIES - 1));
     read_ask(r, on_entries);
     read_issued(r);
+}
+
+void gw_watch_room(struct gw_watch *w)
+{
+    if (!w->waits_for_room)
+        return;
+    w->waits_for_room = false;
+    ask_read(w, GW_URGENT);
 }
 
 static void watch_settle(struct gw_watch *w, bool is_done)
@@ -728,8 +782,12 @@ static void watch_settle(struct gw_watch *w, bool is_done)
             sl_timer_start(&w->hub->read_retry, READ_RETRY_MS + sl_loop_jitter(w->hub->loop, READ_RETRY_MS));
         return;
     }
-    send_ok(w, SL_STR_NONE, 0);
     w->has_read = true;
+    if (w->waits_for_room) {
+        w->is_live = false; /* pushes are held until the replay has come to its end */
+        return;
+    }
+    send_ok(w, SL_STR_NONE, 0);
     w->is_live = true;
     bool must_read_again = w->must_read_again;
     w->must_read_again = false;

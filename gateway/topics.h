@@ -20,7 +20,10 @@ enum gw_topic {
 };
 
 #define GW_HELD_BYTES_MAX (64 * 1024)
-#define GW_REPLAY_MAX     1000 /* entries read at once: more than a log keeps */
+#define GW_CHUNK_ENTRIES 64 /* read at once */
+#define GW_ROOM_RESERVE_BYTES                                                                                \
+    (32 * 1024) /* a replay leaves this much of a socket's queue for everything else */
+#define GW_SNAP_BYTES_MAX (96 * 1024)
 #define GW_FRESH_ENTRIES  100  /* shown to who comes without a position */
 #define GW_SNAP_ENTRIES   50
 
@@ -45,6 +48,7 @@ struct gw_watch {
     bool is_live;         /* pushes are forwarded; otherwise held */
     bool has_read;        /* the cursor means something */
     bool is_allowed;      /* CONVERSATION: its state says that she may read it */
+    bool waits_for_room;  /* a replay stopped: the socket takes no more now */
     bool must_read_again; /* asked for while a read was under way */
     char *object;         /* after topic in the same allocation */
     char *tag;            /* likewise */
@@ -57,5 +61,6 @@ struct gw_watch *gw_watch_open(struct gw_session *s, enum gw_topic kind, const c
 void gw_watch_close(struct gw_watch **w);
 /* Compare the cursor with the store when there is room for it. */
 void gw_watch_check(struct gw_watch *w);
+void gw_watch_room(struct gw_watch *w); /* the socket takes more: go on with a replay that stopped */
 
 #endif

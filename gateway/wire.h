@@ -25,6 +25,8 @@ struct gw_wire_ops {
     /* One frame. The bytes are borrowed until return. A socket that is over its bound closes itself. */
     void (*send)(struct gw_wire *w, struct sl_str frame, enum gw_urgency when);
     void (*ping)(struct gw_wire *w);
+    /* Bytes of frames that may still wait. Who stops for lack of it sets the session's wants_room and is called when it is there. */
+    size_t (*room)(const struct gw_wire *w);
     /* Idempotent; nothing is delivered to the session any more, and gw_session_free follows on a later turn. */
     void (*close)(struct gw_wire *w, enum frame_close code);
 };
