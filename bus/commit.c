@@ -279,8 +279,10 @@ static void on_committed(struct part *p, sl_err err, const struct bus_value *v, 
         part_lose(p, why);
     } else if (sl_err_retry(err) || err == SL_ECLOSED) {
         sl_timer_start(&p->retry, PART_RETRY_MS); /* unknown or not now: the very same commit again */
-    } else {
+    } else if (part_refuses_event(why)) {
         commit_is_refused(p, why);
+    } else {
+        part_lose(p, why);
     }
 }
 

@@ -47,6 +47,10 @@ static void bury_next(struct part *p, const char *why)
 static void on_fetched(struct part *p, sl_err err, const struct bus_value *v, const struct sl_fail *why)
 {
     p->is_fetching = false;
+    if (err == SL_EREFUSED && !part_refuses_event(why)) {
+        part_lose(p, why);
+        return;
+    }
     if (err == SL_EREFUSED) {
         sl_log(SL_ERROR, "a state cannot be read from the store", SL_KV("partition", p->tag),
                SL_KV_FAIL(why));
@@ -189,6 +193,7 @@ void part_pump(struct part *p)
             return;
         case FX_TOO_MUCH: /* an event with too many facts would stop the partition for ever: it is buried,
                              alone */
+            q->is_bare = q->is_to_bury;
             q->is_to_bury = true;
             q->why = "it caused too many facts at once";
             part_batch_drop(p);

@@ -124,6 +124,9 @@ sl_err part_send(struct part *p, const struct bus_args *args,
 void part_args_function(struct bus_args *a, const char *name, const struct key *const *keys, size_t count);
 void part_args_fence(struct part *p, struct bus_args *a);
 void part_id_set(char out[48], struct sl_str id);
+/* Is a refusal about what was asked (so that an event may have to be buried), and not about the surroundings: a cluster that
+ * moved, a password, a right? Those pass, and must cost no event. */
+bool part_refuses_event(const struct sl_fail *why);
 int part_id_compare(const char *a, const char *b); /* "ms-seq", as numbers */
 void part_clock_set(struct part *p, int64_t now_ms);
 int64_t part_clock_now(struct part *p); /* never runs back */

@@ -90,6 +90,13 @@ void part_id_set(char out[48], struct sl_str id)
     out[n] = '\0';
 }
 
+/* BAD is functions.md's, ERR a fault inside a Function, WRONGTYPE a key that holds something else. */
+bool part_refuses_event(const struct sl_fail *why)
+{
+    struct sl_str words = sl_str_c(why->text);
+    return sl_str_starts(words, "BAD ") || sl_str_starts(words, "ERR ") || sl_str_starts(words, "WRONGTYPE ");
+}
+
 /* "ms-seq" compared as numbers. */
 int part_id_compare(const char *a, const char *b)
 {

@@ -132,6 +132,9 @@ static inline void toy_bury(struct effects *fx, const struct event *ev, struct s
     if (c == NULL)
         return;
     the_world->buried++;
+    struct event fact = {.type = EVENT_NEED};
+    for (int64_t i = 0; sl_str_eq_c(ev->kind, "loud") && i < ev->number; i++)
+        fx_fact(fx, SL_STR(TO), &fact);
     (void)fx_append(fx, c, true, SL_STR("\"dead\":true"), NULL, NULL);
 }
 

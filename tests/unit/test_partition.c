@@ -718,6 +718,115 @@ static void test_too_many_facts_bury_their_event(void **state)
     assert_int_equal(number(w, "LLEN log:{" TAG "}:a"), 3);
 }
 
+/* The placeholder itself is too much: then there is none, but the partition goes on. */
+static void test_bury_that_causes_too_much_leaves_no_placeholder(void **state)
+{
+    struct world *w = *state;
+    char bad[48], id[48];
+    struct event ev = message("a");
+    ev.number = FX_FACTS_MAX + 1, ev.reply_to = SL_STR(TO), ev.kind = SL_STR("loud");
+    append(w, &ev, bad);
+    say(w, "a", id);
+    own(&w->proc[0]);
+    for (int i = 0; i < 100 && part_state_now(w->proc[0].part) == PART_RUNNING; i++) {
+        clocks(w, 1);
+        for (int n = 0; n < 50 && sl_loop_virtual_step(w->proc[0].loop); n++) {
+        }
+        (void)(execute_one(w) || reply_one(w));
+    }
+    assert_true(is_dead_letter(w, bad));
+    assert_string_equal(offset(w), id);
+    assert_int_equal(number(w, "LLEN log:{" TAG "}:a"), 1);
+}
+
+/* ---- refusals that are not about the event: another store would take it ---- */
+
+struct refusing {
+    struct bus_impl impl;
+    const struct bus_impl *real;
+    const char *name, *words; /* commands of this name are refused in these words */
+    unsigned left;
+    bus_reply_fn fn;
+    void *arg;
+};
+static struct refusing refusing;
+
+static void on_refused(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
+{
+    struct sl_fail fail;
+    (void)arg, (void)err, (void)v, (void)why;
+    (void)sl_fail_set(&fail, SL_EREFUSED, 0, "%s", refusing.words);
+    refusing.fn(refusing.arg, SL_EREFUSED, NULL, &fail);
+}
+
+static sl_err refusing_command(struct bus *b, const struct bus_args *args, uint64_t deadline_ms,
+                               bus_reply_fn fn, void *arg)
+{
+    bool is_hit = refusing.left > 0 && args->count > 2;
+    if (is_hit)
+        is_hit = sl_str_eq_c(sl_str_n(args->ptr[0], args->len[0]), refusing.name) ||
+                 sl_str_eq_c(sl_str_n(args->ptr[1], args->len[1]), refusing.name);
+    if (!is_hit)
+        return refusing.real->command(b, args, deadline_ms, fn, arg);
+    refusing.left--;
+    refusing.fn = fn, refusing.arg = arg;
+    struct bus_args ping; /* in its place goes something that is executed without a trace */
+    bus_args_init(&ping);
+    bus_args_c(&ping, "PING");
+    sl_err err = refusing.real->command(b, &ping, deadline_ms, on_refused, NULL);
+    bus_args_fini(&ping);
+    return err;
+}
+
+static void refuse(struct proc *pr, const char *name, const char *words, unsigned times)
+{
+    refusing = (struct refusing){
+        .impl = *pr->bus->impl, .real = pr->bus->impl, .name = name, .words = words, .left = times};
+    refusing.impl.command = refusing_command;
+    pr->bus->impl = &refusing.impl;
+}
+
+static void test_commit_refused_by_the_surroundings_buries_nothing(void **unused)
+{
+    (void)unused;
+    static const char *const words[] = {"MOVED 5 10.0.0.1:6379: this server is part of a Redis Cluster",
+                                        "NOAUTH Authentication required.",
+                                        "NOPERM this user has no permissions"};
+    for (size_t i = 0; i < 3; i++) {
+        struct world *w = world_new(i + 1);
+        struct proc *pr = &w->proc[0];
+        char id[48];
+        own(pr);
+        refuse(pr, COMMIT, words[i], (unsigned)i + 1); /* for a moment only */
+        say(w, "a", id);
+        pass(w, 200);
+        for (int n = 0; n < 5 && part_state_now(pr->part) == PART_LOST; n++) {
+            own(pr);
+            pass(w, 200);
+        }
+        assert_int_equal(number(w, "XLEN dead:{" TAG "}"), 0);
+        assert_string_equal(offset(w), id);
+        assert_true(pr->lost > 0);
+        world_free(w);
+    }
+}
+
+static void test_fetch_refused_by_the_surroundings_buries_nothing(void **state)
+{
+    struct world *w = *state;
+    struct proc *pr = &w->proc[0];
+    char id[48];
+    own(pr);
+    refuse(pr, "HMGET", "NOPERM this user has no permissions to run the 'hmget' command", 1);
+    say(w, "a", id);
+    pass(w, 200);
+    assert_int_equal(pr->lost, 1);
+    own(pr);
+    pass(w, 200);
+    assert_int_equal(number(w, "XLEN dead:{" TAG "}"), 0);
+    assert_string_equal(offset(w), id);
+}
+
 /* ---- timers ---- */
 
 static unsigned timer_events(struct world *w, const char *name)
@@ -1069,6 +1178,9 @@ int main(int argc, char **argv)
         CASE(test_state_of_wrong_type_buries_its_event),
         CASE(test_state_of_another_version_buries_its_event),
         CASE(test_too_many_facts_bury_their_event),
+        CASE(test_bury_that_causes_too_much_leaves_no_placeholder),
+        cmocka_unit_test(test_commit_refused_by_the_surroundings_buries_nothing),
+        CASE(test_fetch_refused_by_the_surroundings_buries_nothing),
         CASE(test_timer_ticks_once),
         CASE(test_timer_leaves_only_in_its_commit),
         CASE(test_timer_set_again_in_its_own_commit_survives),
