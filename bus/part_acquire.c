@@ -7,6 +7,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/metrics.h"
 
 #define HOUSEKEEPING_MS 1000 /* or a third of the lease */
 #define TRIM_EVERY      10   /* housekeepings */
@@ -155,6 +156,15 @@ static bool fact_read(struct sl_str json, struct fx_fact_item *item, json_t **ho
     return err == SL_OK;
 }
 
+/* Of a later version, perhaps. Who can read it must still find it, so the place before it is not passed. */
+static void fact_is_unreadable(struct part *p, struct sl_str id, struct relay_batch *batch)
+{
+    SL_COUNT("sluice_facts_unreadable_total", "", "facts in a fact log that this version cannot read", 1);
+    sl_log(SL_ERROR, "a fact cannot be read by this version: its destination has to wait",
+           SL_KV("partition", p->tag), SL_KV_S("entry", id));
+    relay_batch_hold(batch);
+}
+
 static void reload_entry(struct part *p, const struct bus_value *entry)
 {
     struct sl_str id = bus_value_str(bus_value_at(entry, 0));
@@ -169,8 +179,11 @@ static void reload_entry(struct part *p, const struct bus_value *entry)
         if (sl_str_eq_c(name, "b")) {
             outer = sl_json_parse(value, NULL);
             epoch = (uint64_t)sl_json_get_int(outer, "epoch", 0);
-        } else if (sl_str_starts(value, "{\"d\":") && fact_read(value, &item, &outer, &hold)) {
-            relay_batch_put(p->relay, batch, epoch, &item);
+        } else if (sl_str_starts(value, "{\"d\":")) {
+            if (fact_read(value, &item, &outer, &hold))
+                relay_batch_put(p->relay, batch, epoch, &item);
+            else
+                fact_is_unreadable(p, id, batch);
         }
         json_decref(hold);
         json_decref(outer);

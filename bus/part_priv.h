@@ -27,6 +27,8 @@ void relay_add(struct relay *r, struct sl_str out_id, uint64_t epoch, const stru
 struct relay_batch;
 struct relay_batch *relay_batch_begin(struct sl_str out_id);
 void relay_batch_put(struct relay *r, struct relay_batch *b, uint64_t epoch, const struct fx_fact_item *fact);
+void relay_batch_hold(
+    struct relay_batch *b); /* something in it will not get out: its place is never passed */
 void relay_batch_end(struct relay *r, struct relay_batch *b);
 void relay_pump(struct relay *r);
 size_t relay_backlog(const struct relay *r);

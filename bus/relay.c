@@ -276,6 +276,11 @@ void relay_batch_put(struct relay *r, struct relay_batch *b, uint64_t epoch, con
     lane_append(lane, fact_new(fact, epoch, b));
 }
 
+void relay_batch_hold(struct relay_batch *b)
+{
+    b->open++;
+}
+
 void relay_batch_end(struct relay *r, struct relay_batch *b)
 {
     if (r->last != NULL)

@@ -536,6 +536,40 @@ static void test_gap_is_filled_from_the_fact_log(void **state)
     assert_string_equal(ask(w, "HGET relay:{" TAG "} " TO), "7");
 }
 
+/* A fact that cannot be read again is said aloud; its destination waits (the next number would be a gap), the others do not. */
+static void test_unreadable_fact_stops_its_destination_alone(void **state)
+{
+    struct world *w = *state;
+    struct proc *pr = &w->proc[0];
+    char id[48];
+    bus_args_clear(&w->args);
+    static const char *const words[] = {"XADD",
+                                        "out:{" TAG "}",
+                                        "*",
+                                        "b",
+                                        "{\"epoch\":5}",
+                                        "f",
+                                        "{\"d\":\"" TO "\",\"f\":1,\"e\":{\"t\":\"later-version\"}}"};
+    for (size_t i = 0; i < 7; i++)
+        bus_args_c(&w->args, words[i]);
+    (void)memory_peek(w->store, &w->args);
+    (void)ask(w, "HSET num:{" TAG "} " TO " 1");
+    own(pr);
+    assert_int_equal(sl_metric_value(sl_counter("sluice_facts_unreadable_total", "", "")), 1);
+    say_facts(w, "a", 1, id);
+    pass(w, 1500);
+    assert_int_equal(number(w, "EXISTS " TO), 0);
+    assert_int_equal(pr->lost, 0);
+    struct event to_bot = message("a");
+    to_bot.number = 1, to_bot.reply_to = SL_STR("bot:x");
+    append(w, &to_bot, id);
+    pass(w, 100);
+    assert_int_equal(number(w, "XLEN bot:x"), 1);
+    /* a takeover must find the place before it again */
+    pass(w, 1500);
+    assert_string_equal(ask(w, "HGET relay:{" TAG "} @"), "nil");
+}
+
 /* ---- poison ---- */
 
 static bool is_dead_letter(struct world *w, const char *entry)
@@ -1169,6 +1203,7 @@ int main(int argc, char **argv)
         CASE(test_takeover_doubles_nothing),
         CASE(test_takeover_keeps_its_place_before_an_open_fact),
         CASE(test_gap_is_filled_from_the_fact_log),
+        CASE(test_unreadable_fact_stops_its_destination_alone),
         CASE(test_takeovers_at_one_offset_are_counted),
         CASE(test_second_try_commits_one_event_at_a_time),
         CASE(test_third_try_buries_the_first_alone),
