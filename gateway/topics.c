@@ -540,8 +540,9 @@ static void read_compare(struct gw_read *r)
     }
     if (!w->has_read)
         begin_cursor(r);
-    else if (!is_same_log(r) || w->number > r->end)
+    else if (!is_same_log(r))
         adopt_log(r, 0);
+    /* A number beyond the end: a push came while this answer, older than it, was on its way. Lost data has another generation. */
     if (w->kind == GW_TOPIC_CONVERSATION)
         send_ok(w, SL_STR_NONE, r->last_n);
     if (w->number >= r->end)
