@@ -106,6 +106,7 @@ struct gw_hub {
     size_t commands; /* handed to the store, without an answer */
     struct bus_args args;
     bool is_draining;
+    struct sl_metric *frames_in[FRAME_PING + 1], *frames_out; /* in: by enum frame_type */
     struct sl_metric *sessions_gauge, *commands_gauge, *reads_gauge;
 };
 

@@ -15,5 +15,6 @@ void gw_topics_pump(void *hub); /* start reads that wait, as far as there is roo
 /* session.c: from the wheel, once per heartbeat, and at the hello deadline. */
 void gw_session_on_wheel(struct gw_session *s);
 void gw_session_on_hello_late(struct gw_session *s);
+void gw_session_count_frames(struct gw_hub *hub); /* register the counters */
 
 #endif

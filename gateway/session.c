@@ -18,8 +18,10 @@
 
 void gw_session_send(struct gw_session *s, enum gw_urgency when)
 {
-    if (s->phase != GW_PHASE_CLOSING)
-        gw_hub_send(s->hub, s->wire, when);
+    if (s->phase == GW_PHASE_CLOSING)
+        return;
+    sl_count(s->hub->frames_out, 1);
+    gw_hub_send(s->hub, s->wire, when);
 }
 
 void gw_session_error(struct gw_session *s, struct sl_str id, sl_err code, const char *words,
@@ -451,14 +453,16 @@ static void on_unsub(struct gw_session *s, const struct frame *f)
 
 /* ---- frames ---- */
 
-static struct sl_metric *frames_in(enum frame_type type)
+void gw_session_count_frames(struct gw_hub *hub)
 {
     static const char *const labels[] = {
 #define X(name, word) "dir=\"in\",type=\"" word "\"",
         FRAME_CLIENT_TYPES(X)
 #undef X
     };
-    return sl_counter("sluice_ws_frames_total", labels[type], "Frames of sluice.v1");
+    for (size_t i = 0; i < sizeof labels / sizeof labels[0]; i++)
+        hub->frames_in[i] = sl_counter("sluice_ws_frames_total", labels[i], "Frames of sluice.v1");
+    hub->frames_out = sl_counter("sluice_ws_frames_total", "dir=\"out\",type=\"any\"", "Frames of sluice.v1");
 }
 
 static void dispatch(struct gw_session *s, const struct frame *f)
@@ -490,7 +494,7 @@ static void dispatch(struct gw_session *s, const struct frame *f)
 static bool on_frame(void *arg, const struct frame *f)
 {
     struct gw_session *s = arg;
-    sl_count(frames_in(f->type), 1);
+    sl_count(s->hub->frames_in[f->type], 1);
     switch (s->phase) {
     case GW_PHASE_HELLO:
         if (f->type == FRAME_HELLO) {

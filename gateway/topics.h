@@ -20,11 +20,11 @@ enum gw_topic {
 };
 
 #define GW_HELD_BYTES_MAX (64 * 1024)
-#define GW_CHUNK_ENTRIES 64 /* read at once */
+#define GW_CHUNK_ENTRIES  64 /* read at once */
 #define GW_ROOM_RESERVE_BYTES                                                                                \
     (32 * 1024) /* a replay leaves this much of a socket's queue for everything else */
 #define GW_SNAP_BYTES_MAX (96 * 1024)
-#define GW_FRESH_ENTRIES  100  /* shown to who comes without a position */
+#define GW_FRESH_ENTRIES  100 /* shown to who comes without a position */
 #define GW_SNAP_ENTRIES   50
 
 struct gw_position {
