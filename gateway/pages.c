@@ -2,8 +2,8 @@
 #include "gateway/gateway_priv.h"
 
 #include "base/crypto.h"
-#include "page_agent.h"
-#include "page_visitor.h"
+#include "gateway/page_agent.h"
+#include "gateway/page_visitor.h"
 
 #include <stdio.h>
 
