@@ -89,8 +89,8 @@ struct chan_ops {
     sl_err (*frame)(struct chan *ch, struct sl_str kind, struct sl_str text, struct sl_str data_json,
                     struct msg *m, struct sl_fail *why);
     void (*reload)(struct chan *ch, const struct sl_config *cfg); /* take over reloadable keys; may be NULL */
-    void (*drain)(struct chan *ch, uint64_t deadline_mono_ms); /* settle every job, then idle */
-    void (*close)(struct chan *ch);                            /* free; ends with host->closed */
+    void (*drain)(struct chan *ch, uint64_t deadline_mono_ms);    /* settle every job, then idle */
+    void (*close)(struct chan *ch);                               /* free; ends with host->closed */
 };
 
 struct chan_host { /* what the core gives; a fake one drives the contract tests */

@@ -210,7 +210,7 @@ static void test_effects_cache_keeps_changed_states(void **unused)
     struct effects *fx = effects_new("7", cache, true);
     struct event ev = event("kept", 1, "");
     assert_int_equal(effects_run(fx, &ops, &ev, 5), FX_DONE);
-    char id[16];
+    char id[32];
     for (int i = 0; i < 100; i++) {
         (void)snprintf(id, sizeof(id), "other%d", i);
         assert_int_equal(state_cache_put(cache, &counter_kind, sl_str_c(id), true, SL_STR("1"), 0, 0), SL_OK);
