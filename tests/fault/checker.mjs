@@ -436,7 +436,7 @@ function commitsInLine({ parts, history, verdict }) {
     }
     for (const probe of history.probes ?? [])
         if (probe.got !== probe.expected)
-            verdict.violate('I5', `${probe.what}: ${probe.expected} was expected, the answer is ${probe.got}`);
+            verdict.violate(probe.invariant ?? 'I5', `${probe.what}: ${probe.expected} was expected, the answer is ${probe.got}`);
 }
 
 // ---- I7: everybody is in one place, whoever holds it has a deadline ----

@@ -465,11 +465,22 @@ export class Agent extends Client {
     // Called often: does what an agent does with the conversations she has.
     work(now) {
         if (!this.isOpen) return;
+        this.leavesAt ??= now + this.random.integer(3000, 25000);
+        if (now > this.leavesAt && this.canEnd) return this.goAway();
         for (const [name, talk] of this.followed) {
             if (!talk.isOpen || talk.isDone || now < talk.dueAt || this.topic(name).outbox.length > 0) continue;
             talk.dueAt = now + this.random.integer(150, 500);
             this.act(name, talk);
         }
+        return undefined;
+    }
+
+    // She closes her console and is back a little later: her gateway tells the desk both.
+    goAway() {
+        this.leavesAt = undefined;
+        this.absences = (this.absences ?? 0) + 1;
+        this.failures = BACKOFF_MS.length - 1 - this.random.integer(0, 2);
+        this.socket.close(1000);
     }
 
     act(name, talk) {
@@ -479,7 +490,7 @@ export class Agent extends Client {
             talk.isWaiting = false;
             talk.answers++;
             this.command(name, 'message.send', { text: `Answer ${talk.answers} of ${this.name}: let me look into it.`, control });
-        } else if (this.random.chance(0.2)) {
+        } else if (this.canEnd && this.random.chance(0.2)) {
             this.command(name, 'conv.note', { text: 'A note that the customer must not see.' });
         } else if (talk.answers >= 3 && this.canEnd) {
             if (this.random.chance(0.2))

@@ -21,6 +21,8 @@ export const MUTANTS = {
     'resume-from-end': { profile: 'edge' },
     'no-gap-check': { profile: 'store' },
     'no-dedupe': { profile: 'calm' },
+    'no-sweep': { profile: 'calm' },
+    'deliver-no-gap': { profile: 'calm' },
     'tail-skip': { profile: 'store' },
     'no-epoch': { profile: 'sleepers' },
     'no-offset': { profile: 'store' },

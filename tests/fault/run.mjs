@@ -50,6 +50,7 @@ function printPage(scenario, verdict) {
         `${f.busy} told busy, ${f.goBacks} told to go back; silent reader: ${f.silent} connects`);
     console.log(`stored           ${verdict.entries} entries in ${verdict.conversations} conversations, ${f.dead} dead letters ` +
         `(${scenario.poison.length} poison), ${f.deaths} processes ended by poison or by themselves`);
+    console.log(`met              ${Object.entries(scenario.met()).map(([what, n]) => `${n} ${what}`).join(', ')}`);
     console.log(`judged           lost ${verdict.lost}, doubled ${verdict.doubled}, reordered ${verdict.reordered}, stale ${verdict.stale}; ` +
         `drained in ${((scenario.drainMs ?? 0) / 1000).toFixed(1)} s; ${scenario.zombie.sent} late writes of zombies refused; ` +
         `${scenario.gauges.polls} polls of ${scenario.gauges.highest.size} gauges\n`);
@@ -83,6 +84,8 @@ async function defaultRun(options) {
         printPage(scenario, verdict);
         judge(verdict);
         result(scenario.faultCount >= faults, `${scenario.faultCount} faults of ${faults}`);
+        const missing = Object.entries(scenario.met()).filter(([, n]) => n === 0).map(([what]) => what);
+        result(missing.length === 0, `the run met everything that it has to judge${missing.length ? `, but: ${missing.join(', ')}` : ''}`);
         const { rate } = scenario.figures();
         result(rate >= RATE_LEAST, `load of at least ${RATE_LEAST} messages a second (${rate.toFixed(0)})`);
         isKept ||= !verdict.ok;

@@ -22,7 +22,7 @@ export function partitionOfAddress(addr, partitions) {
 
 export class Scenario {
     constructor(options) {
-        this.options = { seed: 1, visitors: 200, rate: 240, faults: 66, seconds: 55, drainSeconds: 60, poison: true, mix: undefined,
+        this.options = { seed: 1, visitors: 200, rate: 240, faults: 66, seconds: 55, drainSeconds: 60, poison: true, lossyPercent: 3, mix: undefined,
                          mutant: null, say: () => {}, ...options };
         this.random = randomFrom(this.options.seed);
         this.world = new World({ ...this.options, ...this.options.world });
@@ -87,6 +87,7 @@ export class Scenario {
     beginLoad() {
         const share = this.options.rate / this.visitors.length, order = this.visitors;
         let last = Date.now();
+        for (const a of this.agents) a.canEnd = true;
         for (const v of order) {
             v.owed = this.random.next();
             v.isTalking = true;
@@ -109,6 +110,7 @@ export class Scenario {
         clearInterval(this.loading);
         this.loadMs += Date.now() - this.loadBegan;
         for (const v of this.visitors) v.isTalking = false;
+        for (const a of this.agents) a.canEnd = false;
     }
 
     async strike() {
@@ -216,6 +218,26 @@ export class Scenario {
         this.thaw();
         await Promise.race([Promise.all([this.gauging, this.haunting]), sleep(3500)]);
         await this.world.end({ isKept });
+    }
+
+    // What the run met: a judge who saw nothing finds nothing.
+    met() {
+        const met = { 'turns answered': 0, 'stale or second answers refused': 0, 'conversations given to agents': 0, 'agents who left': 0,
+                      'transfers': 0, 'closed by agents': 0, 'timers due': 0, 'pushes swallowed': this.world.swallowedPushes };
+        const kinds = { assign: 'conversations given to agents', gone: 'agents who left' };
+        for (const { in: input, out } of Object.values(this.history?.partitions ?? {})) {
+            for (const { e } of input) if (e.t === 'timer') met['timers due']++;
+            for (const { f } of out) {
+                for (const { h, d, e } of f) {
+                    if (h?.startsWith('conv:') && e.m?.by === 'bot') met['turns answered']++;
+                    if (d !== undefined && kinds[e.t]) met[kinds[e.t]]++;
+                    if (d === undefined && e.t === 'refusal' && e.nm === 'answer') met['stale or second answers refused']++;
+                    if (d === undefined && e.t === 'queued' && e.r === 'transfer') met.transfers++;
+                    if (d === undefined && e.t === 'closed' && e.r === 'agent') met['closed by agents']++;
+                }
+            }
+        }
+        return met;
     }
 
     // ---- figures for the verdict page ----

@@ -3,14 +3,14 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Redis from 'ioredis';
+import { BIN, freePort, sleep } from '../e2e/lib/sluice.mjs';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
-export const sleep = ms => new Promise(resolve => { setTimeout(resolve, ms); });
+export { sleep };
 
 export async function until(what, deadlineMs, test, everyMs = 100) {
     const end = Date.now() + deadlineMs;
@@ -24,17 +24,6 @@ export async function until(what, deadlineMs, test, everyMs = 100) {
         if (Date.now() > end) throw new Error(`${what}: not after ${Math.round(deadlineMs / 1000)} s (${last})`);
         await sleep(everyMs);
     }
-}
-
-async function freePort() {
-    return new Promise((resolve, reject) => {
-        const server = net.createServer();
-        server.on('error', reject);
-        server.listen(0, '127.0.0.1', () => {
-            const { port } = server.address();
-            server.close(() => resolve(port));
-        });
-    });
 }
 
 // ---- one process ----
@@ -111,7 +100,7 @@ export const QUEUES = ['default', 'billing'];
 export class World {
     constructor(options) {
         this.options = { partitions: 40, routers: 2, gateways: 2, bots: 2, agents: 8, capacity: 4, ...options };
-        this.bin = process.env.SLUICE_BIN ?? 'sluice';
+        this.bin = BIN;
         this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'sluice-fault-'));
         this.processes = [];
         this.deaths = [];
@@ -132,6 +121,7 @@ export class World {
         this.addRedis();
         await this.redisReady();
         await this.createStore();
+        if (this.options.lossyPercent > 0) this.addLossyWay();
         for (let i = 0; i < this.options.routers; i++) await this.addRole('router', i);
         for (let i = 0; i < this.options.gateways; i++) await this.addRole('gateway', i);
         for (let i = 0; i < this.options.bots; i++) await this.addRole('bot', i);
@@ -153,9 +143,9 @@ export class World {
 
     agentNames() { return [...Array(this.options.agents).keys()].map(i => `agent${i}`); }
 
-    config(extra) {
+    config(extra, url = this.url) {
         const { partitions, capacity, rules = {} } = this.options;
-        const lines = ['store:', `  url: unix:${this.url}`, `  partitions: ${partitions}`, 'log:', '  level: info',
+        const lines = ['store:', `  url: unix:${url}`, `  partitions: ${partitions}`, 'log:', '  level: info',
                        'inboxes:', `  ${INBOX}:`, '    channel: webchat', `    tenant: ${TENANT}`, '    secret: fault-suite-secret-0123456789',
                        `    bot: ${BOT}`, '    rate: 50', '    burst: 100', 'agents:'];
         for (const name of this.agentNames())
@@ -193,12 +183,21 @@ export class World {
         return { SLUICE_FAULTS: kind === 'router' ? 'step.poison' : '', ...(mutant ? { SLUICE_MUTANT: mutant } : {}) };
     }
 
+    // The first gateway's way to the store swallows some pushes.
+    addLossyWay() {
+        this.lossyUrl = path.join(this.dir, 'lossy.sock');
+        const args = [path.join(HERE, 'lossy.mjs'), this.url, this.lossyUrl, String(this.options.lossyPercent), String(this.options.seed ?? 1)];
+        const p = new Process(this, 'lossy', 'way', process.execPath, args);
+        this.processes.push(p);
+        p.start();
+    }
+
     async addRole(kind, i) {
-        const name = `${kind}${i}`, extra = [];
+        const name = `${kind}${i}`, extra = [], url = kind === 'gateway' && i === 0 ? this.lossyUrl : undefined;
         let port;
         if (kind === 'gateway') extra.push('gateway:', `  listen: 127.0.0.1:${port = await freePort()}`, '  per_ip: 100000');
         if (kind === 'bot') extra.push('bot:', `  name: ${BOT}`, '  faq: faq.yaml', `  consumer: ${name}`, '  claim_after: 2s');
-        this.write(`${name}.yaml`, this.config(extra));
+        this.write(`${name}.yaml`, this.config(extra, url));
         const p = new Process(this, name, kind, this.bin, [kind, '--config', path.join(this.dir, `${name}.yaml`)], this.env(kind));
         p.port = port;
         this.processes.push(p);
@@ -252,6 +251,11 @@ export class World {
         await Promise.all(this.processes.map(p => p.end()));
         process.off('exit', this.onExit);
         if (!isKept) fs.rmSync(this.dir, { recursive: true, force: true });
+    }
+
+    get swallowedPushes() {
+        const log = path.join(this.dir, 'lossy.log');
+        return fs.existsSync(log) ? fs.statSync(log).size : 0;
     }
 
     // Lines of the processes' logs that an operator would look at.
