@@ -23,6 +23,17 @@ static void http_free(struct cli_http *h)
     free(h);
 }
 
+/* The digits at `at`, after blanks. The answer is a slice: nothing ends it but its length. */
+static size_t number_at(struct sl_str a, size_t at)
+{
+    size_t n = 0;
+    while (at < a.len && a.ptr[at] == ' ')
+        at++;
+    for (; at < a.len && a.ptr[at] >= '0' && a.ptr[at] <= '9' && n < SL_BUF_MAX; at++)
+        n = n * 10 + (size_t)(a.ptr[at] - '0');
+    return n;
+}
+
 /* Where the body begins, and what the head says of it; false: the head is not whole yet. */
 static bool read_head(struct sl_str a, int *status, size_t *body, size_t *length)
 {
@@ -32,11 +43,11 @@ static bool read_head(struct sl_str a, int *status, size_t *body, size_t *length
     *length = SIZE_MAX; /* until the connection ends */
     *status = 0;
     if (a.len > 12 && sl_str_starts(a, "HTTP/1."))
-        *status = (int)strtol(a.ptr + 9, NULL, 10);
+        *status = (int)number_at(a, 9);
     static const char name[] = "\r\ncontent-length:";
     for (size_t i = 0; i + sizeof name < *body; i++) {
         if (strncasecmp(a.ptr + i, name, sizeof name - 1) == 0)
-            *length = strtoul(a.ptr + i + sizeof name - 1, NULL, 10);
+            *length = number_at(a, i + sizeof name - 1);
     }
     return true;
 }
