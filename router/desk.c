@@ -614,13 +614,17 @@ static void tell_own_place(struct room *r)
     tell_place(r, queue, at);
 }
 
+/* It left the line without having taken anything: an assignment under this ticket that it never saw (it was buried, or is on its
+ * way and will be refused) holds no slot. */
 static void on_cancel(struct room *r)
 {
     struct desk_queue *queue = NULL;
     size_t at = 0;
     struct desk_wait *w = find_waiting(r, &queue, &at);
-    if (w == NULL || !is_same(w->conv, w->ticket, r->ev))
+    if (w == NULL || !is_same(w->conv, w->ticket, r->ev)) {
+        on_freed(r);
         return;
+    }
     struct desk_wait gone = desk_queue_take(queue, at);
     fx_changed(r->fx, queue);
     desk_wait_fini(&gone);
