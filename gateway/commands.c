@@ -92,6 +92,8 @@ void gw_queue_init(struct gw_queue *q, struct gw_hub *hub, void *owner,
                    void (*settled)(void *, const struct gw_command *, sl_err, uint64_t, const char *))
 {
     *q = (struct gw_queue){.hub = hub, .owner = owner, .settled = settled};
+    q->count_max = GW_QUEUE_COMMANDS_MAX;
+    q->bytes_max = GW_QUEUE_BYTES_MAX;
 }
 
 static void unlink_command(struct gw_queue *q, struct gw_command *c)
@@ -160,7 +162,7 @@ static sl_err issue(struct gw_command *c)
 
 sl_err gw_queue_append(struct gw_queue *q, const struct bus_accept *in)
 {
-    if (q->count >= GW_QUEUE_COMMANDS_MAX || q->bytes > GW_QUEUE_BYTES_MAX)
+    if (q->count >= q->count_max || q->bytes > q->bytes_max)
         return SL_EAGAIN;
     struct gw_command *c = command_new(q, in);
     sl_err err = q->is_stalled ? SL_OK : issue(c);

@@ -65,6 +65,8 @@ struct gw_hub *gw_hub_new(const struct gw_hub_config *cfg)
     sl_timer_init(&hub->command_retry, hub->loop, gw_commands_on_retry, hub);
     sl_timer_init(&hub->alive, hub->loop, gw_agent_on_alive, hub);
     gw_queue_init(&hub->desk, hub, hub, on_desk_settled);
+    hub->desk.count_max = GW_DESK_COMMANDS_MAX;
+    hub->desk.bytes_max = GW_DESK_COMMANDS_MAX * 1024;
     gw_session_count_frames(hub);
     hub->sessions_gauge = sl_gauge("sluice_gateway_sessions", "", "Open sessions of visitors and agents");
     hub->commands_gauge =

@@ -55,8 +55,9 @@ struct gw_hub_config {
 #define GW_MISSED_MAX         2  /* pings without any sign of life */
 #define GW_QUEUE_COMMANDS_MAX 64 /* unanswered commands of one session */
 #define GW_QUEUE_BYTES_MAX    (256 * 1024)
-#define GW_READS_MAX          64 /* logs being read at once, of which ... */
-#define GW_READS_SWEEP_MAX    32 /* ... for comparing cursors */
+#define GW_DESK_COMMANDS_MAX  4000 /* signs of life of one gateway's agents */
+#define GW_READS_MAX          64   /* logs being read at once, of which ... */
+#define GW_READS_SWEEP_MAX    32   /* ... for comparing cursors */
 
 /* Commands of one origin, in order. Embedded in its owner. */
 struct gw_queue {
@@ -67,6 +68,7 @@ struct gw_queue {
                     const char *words);
     struct gw_command *first, *last;
     size_t count, bytes, in_flight;
+    size_t count_max, bytes_max;
     struct gw_queue *next_stalled; /* in the hub's list while is_stalled */
     bool is_stalled;               /* an outcome is unknown: everything waits and is repeated in order */
 };
