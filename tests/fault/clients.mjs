@@ -287,6 +287,7 @@ export class Client {
 
     onEvent(f) {
         const topic = this.topic(f.topic);
+        if (topic.awaits) return;
         this.moved(topic, f.pos, f.d.m?.id, false, f.d);
         const send = f.d.m && this.byId.get(f.d.m.id);
         if (send && !send.result) {
@@ -302,7 +303,7 @@ export class Client {
 
     moved(topic, pos, id, isResult) {
         const [g, n] = pos, isSame = topic.position?.[0] === g;
-        if (isResult && isSame && n <= topic.position[1]) return; // an answer repeated: already shown
+        if (isResult && ((isSame && n <= topic.position[1]) || topic.awaits)) return; // an answer repeated: already shown
         if (topic.position && !isSame) topic.items.push({ fresh: true, why: 'generation' });
         topic.items.push({ g, n, id, at: Date.now(), c: this.counts.connects });
         topic.position = pos;
@@ -310,6 +311,7 @@ export class Client {
 
     onGap(f) {
         const topic = this.topic(f.topic);
+        if (topic.awaits) return;
         topic.items.push({ gap: true, g: f.pos[0], n: f.pos[1] });
         topic.position = f.pos;
     }
@@ -393,12 +395,14 @@ export class Agent extends Client {
     follow(name) {
         const topic = this.topic(name), id = `s${++this.sessionCount}`;
         this.requests.set(id, name);
+        topic.awaits = id; // what comes before its "ok" is of an earlier subscription, and will be replayed
         this.transmit({ t: 'sub', id, topic: name, ...(topic.position ? { pos: topic.position } : {}) });
     }
 
     onRequestError(f) {
         const name = this.requests.get(f.id);
         this.requests.delete(f.id);
+        if (name && this.topic(name).awaits === f.id) this.topic(name).awaits = null;
         if (!name || !this.followed.has(name)) return;
         if (f.retry) setTimeout(() => this.isOpen && this.followed.has(name) && this.follow(name), 200);
         else this.leave(name);
@@ -412,7 +416,8 @@ export class Agent extends Client {
     onOk(f) {
         const name = this.requests.get(f.id), talk = this.followed.get(name), topic = this.topic(f.topic);
         this.requests.delete(f.id);
-        if (!talk) return;
+        if (topic.awaits === f.id) topic.awaits = null;
+        if (!talk || topic.awaits) return;
         talk.isOpen = true;
         if (f.snap) {
             topic.items.push({ fresh: true, why: 'snapshot' });

@@ -2,7 +2,7 @@
 //
 // A profile is a small world and its mix of faults; the same profile without the defect must pass.
 
-const SMALL = { visitors: 48, rate: 100, poison: false, seconds: 12, faults: 16, rounds: 2,
+const SMALL = { visitors: 48, rate: 100, poison: false, seconds: 10, faults: 14, rounds: 2,
                 world: { partitions: 8, agents: 4, capacity: 3, rules: { bot_answer_ms: 4000 } } };
 
 export const PROFILES = {

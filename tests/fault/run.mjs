@@ -102,7 +102,7 @@ async function defaultRun(options) {
 
 // A small world under one profile of faults, in rounds, until something is found or the time is over.
 async function smallWorld(name, profile, seed) {
-    const scenario = new Scenario({ ...PROFILES[profile], seed, mutant: name, drainSeconds: name ? 20 : 60 });
+    const scenario = new Scenario({ ...PROFILES[profile], seed, mutant: name, drainSeconds: name ? 15 : 60 });
     const began = Date.now();
     let verdict = null, rounds = 0, broke = null;
     try {

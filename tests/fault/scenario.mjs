@@ -52,11 +52,8 @@ export class Scenario {
             name: `v${i}`, ports, random: this.random.fork(), inbox: this.world.inbox, tenant: this.world.tenant,
             wantsHuman: i % 8 === 3 ? 0.08 : 0, filler: i === 0 || this.options.filler ? ` ${'Where is my order, please? '.repeat(500)}` : '' }));
         this.clients = [...this.agents, ...this.visitors];
-        for (const c of this.clients) c.connect();
-        await until('every client welcomed', 20000, () => {
-            const missing = this.clients.filter(c => !c.isOpen).length;
-            return missing === 0 || `${missing} are not`;
-        });
+        await this.connectAll();
+        if (this.options.poison) await this.visitEveryTenth(ports);
         this.watching = setInterval(() => this.clients.forEach(c => c.watch(Date.now())), 300);
         this.working = setInterval(() => this.agents.forEach(a => a.work(Date.now())), 50);
         this.silent = new SilentReader({ ports, random: this.random.fork(),
@@ -64,6 +61,27 @@ export class Scenario {
         this.silent.connect();
         this.gauging = this.gauges.run();
         this.haunting = this.zombie.run();
+    }
+
+    async connectAll() {
+        for (const c of this.clients) if (!c.socket) c.connect();
+        await until('every client welcomed', 20000, () => {
+            const missing = this.clients.filter(c => !c.isOpen).length;
+            return missing === 0 || `${missing} are not`;
+        });
+    }
+
+    // Addresses are the gateway's choice: more visitors, until every tenth partition has one.
+    async visitEveryTenth(ports) {
+        const { partitions } = this.world.options, tenths = [...Array(partitions).keys()].filter(k => k % 10 === 0);
+        for (let i = 0; i < 2000; i++) {
+            const met = new Set(this.visitors.slice(1).map(v => partitionOfAddress(v.addr, partitions)));
+            if (tenths.every(k => met.has(k))) return;
+            const v = new Visitor({ name: `v${this.visitors.length}`, ports, random: this.random.fork(), inbox: this.world.inbox, tenant: this.world.tenant });
+            this.visitors.push(v);
+            this.clients.push(v);
+            await this.connectAll();
+        }
     }
 
     // One visitor of every tenth partition begins with a message that kills who steps it.
