@@ -83,11 +83,6 @@ void bus_args_str(struct bus_args *a, struct sl_str s)
     a->bytes += s.len;
 }
 
-void bus_args_c(struct bus_args *a, const char *s)
-{
-    bus_args_str(a, sl_str_c(s));
-}
-
 void bus_args_key(struct bus_args *a, const struct key *k)
 {
     bus_args_str(a, key_str(k));

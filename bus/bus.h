@@ -41,7 +41,10 @@ void bus_args_init(struct bus_args *a);
 void bus_args_fini(struct bus_args *a);
 void bus_args_clear(struct bus_args *a);
 void bus_args_str(struct bus_args *a, struct sl_str s);
-void bus_args_c(struct bus_args *a, const char *s);
+static inline void bus_args_c(struct bus_args *a, const char *s)
+{
+    bus_args_str(a, sl_str_n(s, strlen(s))); /* here, so that a constant's length is one */
+}
 void bus_args_key(struct bus_args *a, const struct key *k); /* k must live until the call returns */
 void bus_args_int(struct bus_args *a, int64_t v);
 void bus_args_copy(struct bus_args *a, struct sl_str s); /* as str, but keeps a copy of its own */

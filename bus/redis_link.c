@@ -74,6 +74,8 @@ struct redis_link {
     struct sl_fail why; /* of the last loss */
     struct redis_link *next_dirty;
     unsigned connects;
+    char *command; /* the command being formatted */
+    size_t command_cap;
     struct sl_metric *in_flight, *roundtrip;
 };
 
@@ -350,6 +352,53 @@ static void arm_watchdog(struct redis_link *l, uint64_t due_mono_ms)
     sl_timer_start(&l->watchdog, due_mono_ms > now ? due_mono_ms - now : 0);
 }
 
+#define COMMAND_KEEP_BYTES 65536 /* a larger one is not kept for the next command */
+#define HEAD_BYTES_MAX     24    /* '$' or '*', 20 digits, CR and LF */
+
+static char *put_head(char *at, char kind, size_t n)
+{
+    char digits[20];
+    size_t count = 0;
+    do
+        digits[count++] = (char)('0' + n % 10);
+    while ((n /= 10) > 0);
+    *at++ = kind;
+    while (count > 0)
+        *at++ = digits[--count];
+    *at++ = '\r';
+    *at++ = '\n';
+    return at;
+}
+
+/* RESP: *<count> and $<length> before each argument. Returns its length; it lies in l->command. */
+static size_t format_command(struct redis_link *l, const struct bus_args *args)
+{
+    size_t most = args->bytes + (args->count + 1) * (HEAD_BYTES_MAX + 2);
+    if (most > l->command_cap) {
+        free(l->command);
+        l->command_cap = most * 2;
+        l->command = sl_realloc(NULL, l->command_cap);
+    }
+    char *at = put_head(l->command, '*', args->count);
+    for (size_t i = 0; i < args->count; i++) {
+        at = put_head(at, '$', args->len[i]);
+        memcpy(at, args->ptr[i], args->len[i]);
+        at += args->len[i];
+        *at++ = '\r';
+        *at++ = '\n';
+    }
+    return (size_t)(at - l->command);
+}
+
+static void command_shrink(struct redis_link *l)
+{
+    if (l->command_cap <= COMMAND_KEEP_BYTES)
+        return;
+    free(l->command);
+    l->command = NULL;
+    l->command_cap = 0;
+}
+
 sl_err bus_link_command(struct redis_link *l, const struct bus_args *args, uint64_t deadline_ms,
                         bool is_check, bus_reply_fn fn, void *arg)
 {
@@ -367,7 +416,10 @@ sl_err bus_link_command(struct redis_link *l, const struct bus_args *args, uint6
     p->arg = arg;
     if (l->sample++ % LINK_SAMPLE_EVERY == 0 && l->roundtrip != NULL)
         p->sent_ns = uv_hrtime();
-    if (redisAsyncCommandArgv(l->ac, on_reply, p, (int)args->count, args->ptr, args->len) != REDIS_OK) {
+    size_t len = format_command(l, args);
+    int status = redisAsyncFormattedCommand(l->ac, on_reply, p, l->command, len);
+    command_shrink(l);
+    if (status != REDIS_OK) {
         pending_remove(l, p); /* the context is on its way out */
         return SL_EAGAIN;
     }
@@ -579,6 +631,7 @@ static sl_err link_attach(struct redis_link *l, redisAsyncContext *ac)
     io->ac = ac;
     io->link = l;
     ac->data = l;
+    ac->c.reader->fn = bus_reply_functions();
     ac->ev.data = io;
     ac->ev.addRead = on_add_read;
     ac->ev.delRead = on_del_read;
@@ -668,6 +721,7 @@ static void on_close_post(void *arg)
         l->spare = next;
     }
     l->magic = 0;
+    free(l->command);
     free(l);
     if (freed != NULL)
         freed(freed_arg);

@@ -2,6 +2,7 @@
  *
  * redis.c        struct redis: what bus.h promises, put together; readers
  * redis_link.c   one connection for commands: hiredis on libuv, deadlines, reconnecting
+ * redis_reply.c  the memory of replies
  * redis_check.c  what a server must be before we use it, and the Functions in it
  * redis_sub.c    one connection for subscriptions, on a plain libuv stream
  * redis_url.c    where the server is
@@ -70,6 +71,11 @@ bool bus_link_is_ready(const struct redis_link *l);
 /* Break the connection on the next turn; pending commands settle with err, and it connects again after the back-off. */
 void bus_link_cut(struct redis_link *l, sl_err err, const char *words);
 size_t bus_link_pending(const struct redis_link *l);
+
+/* ---- replies ---- */
+
+/* How a redisReader makes replies in one block; they are freed whole, by the same functions (never freeReplyObject). */
+redisReplyObjectFunctions *bus_reply_functions(void);
 
 /* ---- the checks after each connect ---- */
 

@@ -199,7 +199,7 @@ static void take_replies(struct sub_conn *c)
         if (reply == NULL)
             return;
         take_reply(c->sub, reply);
-        freeReplyObject(reply);
+        bus_reply_functions()->freeObject(reply);
     }
 }
 
@@ -266,7 +266,7 @@ static struct sub_conn *conn_new(struct redis_sub *s)
     c->h.handle.data = c;
     c->connect.data = c;
     c->sub = s;
-    c->reader = redisReaderCreate();
+    c->reader = redisReaderCreateWithFunctions(bus_reply_functions());
     sl_assert(c->reader != NULL);
     s->conn = c;
     return c;
