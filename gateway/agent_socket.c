@@ -221,7 +221,8 @@ static void on_login_found(void *arg, sl_err err, const struct bus_value *v, con
 static void copy_word(char *out, size_t size, struct sl_str word)
 {
     size_t n = word.len < size ? word.len : 0; /* one that does not fit is not ours */
-    memcpy(out, word.ptr, n);
+    if (n > 0)
+        memcpy(out, word.ptr, n);
     out[n] = '\0';
 }
 
