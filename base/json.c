@@ -30,6 +30,8 @@ static size_t plain_run(const char *p, size_t n)
     size_t i = 0;
     while (n - i >= 8 && is_plain_8(p + i))
         i += 8;
+    if (i > 0 && n - i < 8 && is_plain_8(p + n - 8))
+        return n;
     while (i < n && escape_letter[(unsigned char)p[i]] == 0)
         i++;
     return i;
@@ -46,8 +48,25 @@ static void escape_byte(struct sl_buf *out, unsigned char c)
     sl_buf_add(out, (const char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
 }
 
+/* The usual case: nothing to escape, so one look at the room is enough. */
+static bool quote_plain(struct sl_buf *out, struct sl_str v)
+{
+    if (plain_run(v.ptr, v.len) < v.len)
+        return false;
+    char *at = sl_buf_room(out, v.len + 2);
+    if (at == NULL)
+        return true; /* overflow: everything is ignored from here on */
+    at[0] = '"';
+    memcpy(at + 1, v.ptr, v.len);
+    at[v.len + 1] = '"';
+    out->len += v.len + 2;
+    return true;
+}
+
 void sl_json_escape(struct sl_buf *out, struct sl_str v)
 {
+    if (quote_plain(out, v))
+        return;
     sl_buf_char(out, '"');
     for (size_t i = 0; i < v.len;) {
         size_t n = plain_run(v.ptr + i, v.len - i);
@@ -64,16 +83,41 @@ void sl_json_begin(struct sl_json *j, struct sl_buf *out)
     *j = (struct sl_json){.out = out};
 }
 
+/* ,"key": in one go; false when the key needs escaping, and nothing was written. */
+static bool put_plain_key(struct sl_json *j, const char *key)
+{
+    size_t n = strlen(key), comma = j->need_comma ? 1 : 0;
+    char *at = sl_buf_room(j->out, n + 4);
+    if (at == NULL)
+        return true; /* overflow: everything is ignored from here on */
+    unsigned char escapes = 0;
+    at[0] = ',';
+    at[comma] = '"';
+    at += comma + 1;
+    for (size_t i = 0; i < n; i++) {
+        at[i] = key[i];
+        escapes |= (unsigned char)escape_letter[(unsigned char)key[i]];
+    }
+    at[n] = '"';
+    at[n + 1] = ':';
+    if (escapes != 0)
+        return false;
+    j->out->len += comma + n + 3;
+    return true;
+}
+
 /* The comma and the key, if any, that go before a value. */
 static void before_value(struct sl_json *j, const char *key)
 {
-    if (j->need_comma)
-        sl_buf_char(j->out, ',');
+    if (key == NULL || !put_plain_key(j, key)) {
+        if (j->need_comma)
+            sl_buf_char(j->out, ',');
+        if (key != NULL) {
+            sl_json_escape(j->out, sl_str_c(key));
+            sl_buf_char(j->out, ':');
+        }
+    }
     j->need_comma = true;
-    if (key == NULL)
-        return;
-    sl_json_escape(j->out, sl_str_c(key));
-    sl_buf_char(j->out, ':');
 }
 
 void sl_json_open(struct sl_json *j, const char *key, char bracket)

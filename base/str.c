@@ -190,7 +190,7 @@ void sl_buf_clear(struct sl_buf *b)
 
 /* Make room for n more bytes and one over (vsnprintf ends with a NUL); false, and overflow set, when that
  * passes the maximum. */
-static bool reserve(struct sl_buf *b, size_t n)
+bool sl_buf_grow(struct sl_buf *b, size_t n)
 {
     if (n < b->cap - b->len && !b->overflow)
         return true;
@@ -211,9 +211,10 @@ static bool reserve(struct sl_buf *b, size_t n)
 
 void sl_buf_add(struct sl_buf *b, const void *p, size_t n)
 {
-    if (n == 0 || !reserve(b, n))
+    char *at = n == 0 ? NULL : sl_buf_room(b, n);
+    if (at == NULL)
         return;
-    memcpy(b->ptr + b->len, p, n);
+    memcpy(at, p, n);
     b->len += n;
 }
 
@@ -227,33 +228,37 @@ void sl_buf_c(struct sl_buf *b, const char *s)
     sl_buf_add(b, s, strlen(s));
 }
 
-void sl_buf_char(struct sl_buf *b, char c)
+/* Two digits at a time: half the divisions. */
+char *sl_digits_before(char *end, uint64_t v)
 {
-    if (reserve(b, 1))
-        b->ptr[b->len++] = c;
-}
-
-/* Write v's digits so that they end at end; returns where they begin. */
-static char *digits_before(char *end, uint64_t v)
-{
-    do {
-        *--end = (char)('0' + v % 10);
-        v /= 10;
-    } while (v != 0);
-    return end;
+    static const char pairs[] =
+        "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+        "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+        "8081828384858687888990919293949596979899";
+    while (v >= 100) {
+        end -= 2;
+        memcpy(end, pairs + v % 100 * 2, 2);
+        v /= 100;
+    }
+    if (v < 10) {
+        *--end = (char)('0' + v);
+        return end;
+    }
+    memcpy(end - 2, pairs + v * 2, 2);
+    return end - 2;
 }
 
 void sl_buf_uint(struct sl_buf *b, uint64_t v)
 {
-    char digits[20], *end = digits + sizeof digits;
-    char *start = digits_before(end, v);
+    char digits[SL_DIGITS_MAX], *end = digits + sizeof digits;
+    char *start = sl_digits_before(end, v);
     sl_buf_add(b, start, (size_t)(end - start));
 }
 
 void sl_buf_int(struct sl_buf *b, int64_t v)
 {
-    char digits[21], *end = digits + sizeof digits;
-    char *start = digits_before(end, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+    char digits[SL_DIGITS_MAX], *end = digits + sizeof digits;
+    char *start = sl_digits_before(end, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
     if (v < 0)
         *--start = '-';
     sl_buf_add(b, start, (size_t)(end - start));
@@ -266,7 +271,7 @@ void sl_buf_printf(struct sl_buf *b, const char *fmt, ...)
     va_copy(again, ap);
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
-    if (n > 0 && reserve(b, (size_t)n)) {
+    if (n > 0 && sl_buf_room(b, (size_t)n) != NULL) {
         (void)vsnprintf(b->ptr + b->len, (size_t)n + 1, fmt, again);
         b->len += (size_t)n;
     }

@@ -36,6 +36,10 @@ sl_err sl_str_uint(struct sl_str s, uint64_t *out) SL_MUST_CHECK;    /* decimal,
 char *sl_str_dup(struct sl_str s);                                   /* NUL-terminated copy, caller frees */
 uint64_t sl_str_hash(struct sl_str s, uint64_t seed); /* not for adversaries unless seed is secret */
 
+#define SL_DIGITS_MAX 21 /* -9223372036854775808 */
+/* v's decimal digits, written so that they end before `end`; returns where they begin. */
+char *sl_digits_before(char *end, uint64_t v);
+
 struct sl_buf {
     char *ptr; /* NULL until the first write */
     size_t len, cap;
@@ -45,12 +49,26 @@ struct sl_buf {
 #define SL_BUF_MAX (16u << 20)
 
 void sl_buf_init(struct sl_buf *b, size_t max);
-void sl_buf_fini(struct sl_buf *b);  /* frees; the struct may be used again */
-void sl_buf_clear(struct sl_buf *b); /* keeps the memory */
+void sl_buf_fini(struct sl_buf *b);           /* frees; the struct may be used again */
+void sl_buf_clear(struct sl_buf *b);          /* keeps the memory */
+bool sl_buf_grow(struct sl_buf *b, size_t n); /* room for n more bytes; false, and overflow set: none */
+/* Where n bytes may be written (then add what was written to len); NULL, and overflow set: nowhere. */
+static inline char *sl_buf_room(struct sl_buf *b, size_t n)
+{
+    bool has_room = (n < b->cap - b->len && !b->overflow) || sl_buf_grow(b, n);
+    return has_room ? b->ptr + b->len : NULL;
+}
 void sl_buf_add(struct sl_buf *b, const void *p, size_t n);
 void sl_buf_str(struct sl_buf *b, struct sl_str s);
 void sl_buf_c(struct sl_buf *b, const char *s);
-void sl_buf_char(struct sl_buf *b, char c);
+static inline void sl_buf_char(struct sl_buf *b, char c)
+{
+    char *at = sl_buf_room(b, 1);
+    if (at == NULL)
+        return;
+    *at = c;
+    b->len++;
+}
 void sl_buf_int(struct sl_buf *b, int64_t v);
 void sl_buf_uint(struct sl_buf *b, uint64_t v);
 void sl_buf_printf(struct sl_buf *b, const char *fmt, ...) SL_PRINTF(2, 3);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #define CHUNK_BYTES   1024
-#define INT_MAX_BYTES 21
+#define INT_MAX_BYTES SL_DIGITS_MAX
 
 struct bus_chunk {
     struct bus_chunk *next;
@@ -88,25 +88,19 @@ void bus_args_key(struct bus_args *a, const struct key *k)
     bus_args_str(a, key_str(k));
 }
 
-static size_t format_int(char out[INT_MAX_BYTES], int64_t v)
+/* Written to the end of the INT_MAX_BYTES at out. */
+static struct sl_str format_int(char *out, int64_t v)
 {
-    char digits[INT_MAX_BYTES];
-    size_t n = 0, len = 0;
-    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
-    do
-        digits[n++] = (char)('0' + u % 10);
-    while ((u /= 10) > 0);
+    char *end = out + INT_MAX_BYTES;
+    char *start = sl_digits_before(end, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
     if (v < 0)
-        out[len++] = '-';
-    while (n > 0)
-        out[len++] = digits[--n];
-    return len;
+        *--start = '-';
+    return sl_str_n(start, (size_t)(end - start));
 }
 
 void bus_args_int(struct bus_args *a, int64_t v)
 {
-    char *p = take(a, INT_MAX_BYTES);
-    bus_args_str(a, sl_str_n(p, format_int(p, v)));
+    bus_args_str(a, format_int(take(a, INT_MAX_BYTES), v));
 }
 
 void bus_args_copy(struct bus_args *a, struct sl_str s)
@@ -126,9 +120,8 @@ size_t bus_args_mark(struct bus_args *a)
 void bus_args_set_int(struct bus_args *a, size_t at, int64_t v)
 {
     sl_assert(at < a->count);
-    char *p = take(a, INT_MAX_BYTES);
-    a->bytes -= a->len[at];
-    a->ptr[at] = p;
-    a->len[at] = format_int(p, v);
-    a->bytes += a->len[at];
+    struct sl_str digits = format_int(take(a, INT_MAX_BYTES), v);
+    a->bytes += digits.len - a->len[at];
+    a->ptr[at] = digits.ptr;
+    a->len[at] = digits.len;
 }

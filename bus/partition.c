@@ -97,15 +97,29 @@ bool part_refuses_event(const struct sl_fail *why)
     return sl_str_starts(words, "BAD ") || sl_str_starts(words, "ERR ") || sl_str_starts(words, "WRONGTYPE ");
 }
 
+static uint64_t leading_number(const char **at)
+{
+    uint64_t n = 0;
+    for (; **at >= '0' && **at <= '9'; (*at)++)
+        n = n * 10 + (uint64_t)(**at - '0');
+    return n;
+}
+
+static void id_parts(const char *id, uint64_t *ms, uint64_t *seq)
+{
+    *ms = leading_number(&id);
+    *seq = *id++ == '-' ? leading_number(&id) : 0;
+}
+
 /* "ms-seq" compared as numbers. */
 int part_id_compare(const char *a, const char *b)
 {
-    unsigned long long am = 0, as = 0, bm = 0, bs = 0;
-    (void)sscanf(a, "%llu-%llu", &am, &as);
-    (void)sscanf(b, "%llu-%llu", &bm, &bs);
-    if (am != bm)
-        return am < bm ? -1 : 1;
-    return as < bs ? -1 : as > bs;
+    uint64_t a_ms, a_seq, b_ms, b_seq;
+    id_parts(a, &a_ms, &a_seq);
+    id_parts(b, &b_ms, &b_seq);
+    if (a_ms != b_ms)
+        return a_ms < b_ms ? -1 : 1;
+    return a_seq < b_seq ? -1 : a_seq > b_seq;
 }
 
 /* ---- the partition's clock: never runs back, slewed towards the wall clock ---- */

@@ -357,14 +357,11 @@ static void arm_watchdog(struct redis_link *l, uint64_t due_mono_ms)
 
 static char *put_head(char *at, char kind, size_t n)
 {
-    char digits[20];
-    size_t count = 0;
-    do
-        digits[count++] = (char)('0' + n % 10);
-    while ((n /= 10) > 0);
+    char digits[SL_DIGITS_MAX], *end = digits + sizeof(digits);
+    char *start = sl_digits_before(end, n);
     *at++ = kind;
-    while (count > 0)
-        *at++ = digits[--count];
+    for (; start < end; start++)
+        *at++ = *start;
     *at++ = '\r';
     *at++ = '\n';
     return at;

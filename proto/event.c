@@ -77,12 +77,7 @@ static int64_t *integer_at(struct event *ev, const struct field_info *f)
 /* Decimal into the end of scratch (20 characters at most: -9223372036854775808). */
 static struct sl_str integer_text(char scratch[21], int64_t value)
 {
-    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-    char *p = scratch + 21;
-    do {
-        *--p = (char)('0' + left % 10);
-        left /= 10;
-    } while (left > 0);
+    char *p = sl_digits_before(scratch + 21, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
     if (value < 0)
         *--p = '-';
     return sl_str_n(p, (size_t)(scratch + 21 - p));

@@ -24,17 +24,19 @@ static void add_c(struct key *k, const char *s)
 static struct key tagged(const char *kind, const char *tag)
 {
     struct key k;
-    k.len = 0;
-    add_c(&k, kind);
-    add_c(&k, ":{");
-    add_c(&k, tag);
-    add_c(&k, "}");
+    size_t kind_len = strlen(kind), tag_len = strlen(tag);
+    k.len = kind_len + tag_len + 3;
+    sl_assert(k.len < KEY_MAX_BYTES);
+    memcpy(k.ptr, kind, kind_len);
+    memcpy(k.ptr + kind_len, ":{", 2);
+    memcpy(k.ptr + kind_len + 2, tag, tag_len);
+    memcpy(k.ptr + k.len - 1, "}", 2);
     return k;
 }
 
 static void add_part(struct key *k, struct sl_str part)
 {
-    add_c(k, ":");
+    add(k, ":", 1);
     add(k, part.ptr, part.len);
 }
 
@@ -210,19 +212,23 @@ unsigned key_address_partition(struct sl_str addr, unsigned partitions)
     return (unsigned)(fnv1a(addr) % partitions);
 }
 
-static bool is_part_char(char c)
-{
-    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'))
-        return true;
-    return c == '.' || c == '_' || c == '@' || c == '+' || c == '-';
-}
+static const bool is_part_char[256] = {
+    ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1, ['6'] = 1, ['7'] = 1, ['8'] = 1,
+    ['9'] = 1, ['a'] = 1, ['b'] = 1, ['c'] = 1, ['d'] = 1, ['e'] = 1, ['f'] = 1, ['g'] = 1, ['h'] = 1,
+    ['i'] = 1, ['j'] = 1, ['k'] = 1, ['l'] = 1, ['m'] = 1, ['n'] = 1, ['o'] = 1, ['p'] = 1, ['q'] = 1,
+    ['r'] = 1, ['s'] = 1, ['t'] = 1, ['u'] = 1, ['v'] = 1, ['w'] = 1, ['x'] = 1, ['y'] = 1, ['z'] = 1,
+    ['A'] = 1, ['B'] = 1, ['C'] = 1, ['D'] = 1, ['E'] = 1, ['F'] = 1, ['G'] = 1, ['H'] = 1, ['I'] = 1,
+    ['J'] = 1, ['K'] = 1, ['L'] = 1, ['M'] = 1, ['N'] = 1, ['O'] = 1, ['P'] = 1, ['Q'] = 1, ['R'] = 1,
+    ['S'] = 1, ['T'] = 1, ['U'] = 1, ['V'] = 1, ['W'] = 1, ['X'] = 1, ['Y'] = 1, ['Z'] = 1, ['.'] = 1,
+    ['_'] = 1, ['@'] = 1, ['+'] = 1, ['-'] = 1,
+};
 
 bool key_part_ok(struct sl_str s)
 {
     if (s.len < 1 || s.len > MSG_ID_MAX_BYTES || (s.len == 1 && s.ptr[0] == '-'))
         return false;
     for (size_t i = 0; i < s.len; i++)
-        if (!is_part_char(s.ptr[i]))
+        if (!is_part_char[(unsigned char)s.ptr[i]])
             return false;
     return true;
 }
