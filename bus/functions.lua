@@ -20,13 +20,41 @@ local FENCED = 'FENCED another owner holds this partition' -- Redis puts ERR bef
 
 -- ---- small helpers ----
 
+-- Library functions as locals: a global costs two lookups, in every loop of a commit. There are none yet while this is loaded,
+-- so the first call fetches them.
+local call, find, floor, format, match, max, min, number_of, spread
+local SMALL, SLOTS = {}, {} -- "0" to "999" as numbers; the fields of a session's last entries
+
+local function fetch()
+    find, format, match = string.find, string.format, string.match
+    floor, max, min = math.floor, math.max, math.min
+    number_of, spread, call = tonumber, unpack, redis.call
+    for i = 0, 999 do
+        SMALL[format('%.0f', i)] = i
+    end
+    for i = 0, SESSION_ANSWERS - 1 do
+        SLOTS[i] = 'e' .. i
+    end
+end
+
+local function with_locals(callback)
+    return function(keys, a)
+        if not call then fetch() end
+        return callback(keys, a)
+    end
+end
+
 local function refuse(words)
     return redis.error_reply(words)
 end
 
 -- A non-negative integer written in at most 15 digits, or nil.
 local function integer(s)
-    local n = s and #s <= 15 and tonumber(s) -- a pattern would cost twice as much, a hundred times in one commit
+    local n = SMALL[s]
+    if n then
+        return n
+    end
+    n = s and #s <= 15 and number_of(s) -- a pattern would cost twice as much, a hundred times in one commit
     if n and n >= 0 and n % 1 == 0 then
         return n
     end
@@ -34,21 +62,21 @@ local function integer(s)
 end
 
 local function digits(n)
-    return string.format('%.0f', n)
+    return format('%.0f', n)
 end
 
 local function time_ms()
-    local t = redis.call('TIME')
-    return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+    local t = call('TIME')
+    return number_of(t[1]) * 1000 + floor(number_of(t[2]) / 1000)
 end
 
 -- "ms-seq" as two numbers, or nil.
 local function id_parts(id)
-    local ms, seq = string.match(id or '', '^(%d+)-(%d+)$')
+    local ms, seq = match(id or '', '^(%d+)-(%d+)$')
     if not ms or #ms > 15 or #seq > 15 then
         return nil
     end
-    return tonumber(ms), tonumber(seq)
+    return number_of(ms), number_of(seq)
 end
 
 local function id_less(a, b)
@@ -63,15 +91,15 @@ local function id_after(id)
 end
 
 local function is_type(key, wanted)
-    local t = redis.call('TYPE', key).ok
+    local t = call('TYPE', key).ok
     return t == wanted or t == 'none'
 end
 
 local function last_id(stream)
-    if redis.call('EXISTS', stream) == 0 then
+    if call('EXISTS', stream) == 0 then
         return '0-0'
     end
-    local info = redis.call('XINFO', 'STREAM', stream)
+    local info = call('XINFO', 'STREAM', stream)
     for i = 1, #info, 2 do
         if info[i] == 'last-generated-id' then
             return info[i + 1]
@@ -81,13 +109,13 @@ local function last_id(stream)
 end
 
 local function next_due(timers)
-    local first = redis.call('ZRANGEBYSCORE', timers, '-inf', '(' .. IN_LOG, 'WITHSCORES', 'LIMIT', 0, 1)
+    local first = call('ZRANGEBYSCORE', timers, '-inf', '(' .. IN_LOG, 'WITHSCORES', 'LIMIT', 0, 1)
     return first[2] or ''
 end
 
 -- The lease epoch and the run id are what makes a writer the owner; the lease itself only says when another may take over.
 local function owns(meta, epoch, run)
-    local m = redis.call('HMGET', meta, 'epoch', 'run')
+    local m = call('HMGET', meta, 'epoch', 'run')
     return m[1] == epoch and m[2] == run
 end
 
@@ -123,7 +151,7 @@ end
 
 local function write_relay(relay, a, first, count)
     for i = first, first + 2 * count - 1, 2 do
-        redis.call('HSET', relay, a[i], a[i + 1])
+        call('HSET', relay, a[i], a[i + 1])
     end
 end
 
@@ -133,9 +161,9 @@ end
 local function tokens_at(stored, at, now, rate, burst)
     local tokens = burst
     if stored and at then
-        tokens = math.min(burst, tonumber(stored) + math.max(0, now - tonumber(at)) * rate / 1000)
+        tokens = min(burst, number_of(stored) + max(0, now - number_of(at)) * rate / 1000)
     end
-    return tokens, math.ceil((1 - tokens) * 1000 / math.max(rate, 1))
+    return tokens, math.ceil((1 - tokens) * 1000 / max(rate, 1))
 end
 
 local function accept(keys, a)
@@ -145,12 +173,18 @@ local function accept(keys, a)
     if not (cap and rate and burst and ttl and first) or count == 0 or after ~= #a + 1 then
         return refuse('BAD counts')
     end
-    local log, session, number, tokens, now = keys[1], keys[2], nil, nil, nil
+    local log, session, number, slot, tokens, now = keys[1], keys[2], nil, nil, nil, nil
     if mode == 'n' then
         number = integer(what)
         if not number or number == 0 or not session then return refuse('BAD number') end
-        local s = redis.call('HMGET', session, 'n', 'e' .. number % SESSION_ANSWERS, 'k', 't')
-        local last = tonumber(s[1] or '0')
+        slot = SLOTS[number % SESSION_ANSWERS]
+        local s
+        if rate > 0 then
+            s = call('HMGET', session, 'n', slot, 'k', 't')
+        else
+            s = call('HMGET', session, 'n', slot)
+        end
+        local last = number_of(s[1] or '0')
         if number <= last then
             return {'dup', (number > last - SESSION_ANSWERS and s[2]) or ''}
         end
@@ -160,34 +194,33 @@ local function accept(keys, a)
         if rate > 0 then
             now = time_ms()
             local retry_ms
-            tokens, retry_ms = tokens_at(s[3], s[4], now, rate, math.max(burst, 1))
+            tokens, retry_ms = tokens_at(s[3], s[4], now, rate, max(burst, 1))
             if tokens < 1 then return refuse('RATE ' .. digits(retry_ms)) end
         end
     elseif mode == 'i' then
         if not session then return refuse('BAD buckets') end
         for i = 2, #keys do
-            local entry = redis.call('HGET', keys[i], what)
+            local entry = call('HGET', keys[i], what)
             if entry then return {'dup', entry} end
         end
     elseif mode ~= '-' then
         return refuse('BAD mode')
     end
-    local length = redis.call('XLEN', log)
+    local length = call('XLEN', log)
     if length >= cap then
         return refuse('FULL ' .. digits(length))
     end
-    local entry = redis.call('XADD', log, '*', unpack(a, first, after - 1))
+    local entry = call('XADD', log, '*', spread(a, first, after - 1))
     if mode == 'n' then
-        local slot = number % SESSION_ANSWERS
         if tokens then
-            redis.call('HSET', session, 'n', what, 'e' .. slot, entry, 'k', string.format('%.3f', tokens - 1), 't', digits(now))
+            call('HSET', session, 'n', what, slot, entry, 'k', format('%.3f', tokens - 1), 't', digits(now))
         else
-            redis.call('HSET', session, 'n', what, 'e' .. slot, entry)
+            call('HSET', session, 'n', what, slot, entry)
         end
-        redis.call('PEXPIRE', session, digits(ttl))
+        call('PEXPIRE', session, a[6])
     elseif mode == 'i' then
-        redis.call('HSET', keys[2], what, entry)
-        redis.call('PEXPIRE', keys[2], digits(ttl), 'NX')
+        call('HSET', keys[2], what, entry)
+        call('PEXPIRE', keys[2], a[6], 'NX')
     end
     return {'ok', entry}
 end
@@ -199,19 +232,19 @@ local function count_try(m, run, offset, has_pending)
     if not has_pending then
         return 0
     end
-    local tries = tonumber(m.tries or '0')
+    local tries = number_of(m.tries or '0')
     if m.tried ~= offset then
         return 1
     end
     if m.run == run then
-        return math.max(tries, 1)
+        return max(tries, 1)
     end
     return tries + 1
 end
 
 local function read_meta(meta)
     local names = {'epoch', 'run', 'until', 'offset', 'now', 'gen', 'tries', 'tried'}
-    local values = redis.call('HMGET', meta, unpack(names))
+    local values = call('HMGET', meta, spread(names))
     local m = {}
     for i, name in ipairs(names) do
         m[name] = values[i] or nil
@@ -226,22 +259,22 @@ local function acquire(keys, a)
     end
     local meta, log, timers = keys[1], keys[2], keys[3]
     local time, m = time_ms(), read_meta(meta)
-    local left = tonumber(m['until'] or '0') - time
+    local left = number_of(m['until'] or '0') - time
     if m.run and m.run ~= run and left > 0 then
         return {'held', m.run, left}
     end
     local offset, last = m.offset or '0-0', last_id(log)
-    local epoch = math.max(tonumber(m.epoch or '0') + 1, time)
+    local epoch = max(number_of(m.epoch or '0') + 1, time)
     local is_lost = a[4] == '1'
     if id_less(last, offset) then
         is_lost, offset = true, last -- or entries appended by a slower clock would lie before the offset, never to be read
     end
-    local gen = (is_lost or not m.gen) and epoch or tonumber(m.gen)
+    local gen = (is_lost or not m.gen) and epoch or number_of(m.gen)
     local tries = count_try(m, run, offset, id_less(offset, last))
-    local now = math.max(tonumber(m.now or '0'), math.min(clock, time))
+    local now = max(number_of(m.now or '0'), min(clock, time))
     local due = next_due(timers)
-    local numbers, relayed = redis.call('HGETALL', keys[4]), redis.call('HGETALL', keys[5])
-    redis.call('HSET', meta, 'epoch', digits(epoch), 'run', run, 'until', digits(time + lease), 'offset', offset,
+    local numbers, relayed = call('HGETALL', keys[4]), call('HGETALL', keys[5])
+    call('HSET', meta, 'epoch', digits(epoch), 'run', run, 'until', digits(time + lease), 'offset', offset,
                'gen', digits(gen), 'tries', digits(tries), 'tried', offset)
     return {'ok', epoch, offset, now, gen, tries, last, due, numbers, relayed}
 end
@@ -250,7 +283,7 @@ local function renew(keys, a)
     local lease = integer(a[3])
     if not lease then return refuse('BAD arguments') end
     if not owns(keys[1], a[1], a[2]) then return refuse(FENCED) end -- @mutant no-epoch
-    redis.call('HSET', keys[1], 'until', digits(time_ms() + lease))
+    call('HSET', keys[1], 'until', digits(time_ms() + lease))
     return redis.status_reply('OK')
 end
 
@@ -261,7 +294,7 @@ local function release(keys, a)
     end
     if not owns(keys[1], a[1], a[2]) then return refuse(FENCED) end
     write_relay(keys[2], a, first, count)
-    redis.call('HDEL', keys[1], 'run', 'until', 'tries', 'tried')
+    call('HDEL', keys[1], 'run', 'until', 'tries', 'tried')
     return redis.status_reply('OK')
 end
 
@@ -312,17 +345,19 @@ local function parse_sections(a)
            relays, relays_count, dead, at + 1, pushes_count
 end
 
--- The type of a key is known once a read of that type has passed: redis.call ends the Function at WRONGTYPE, and nothing is
+-- The type of a key is known once a read of that type has passed: call ends the Function at WRONGTYPE, and nothing is
 -- written before the last check. A key that this commit does not write is not looked at.
 local function check_states(a, first, count, tag, is_read)
     for i = first, first + 5 * count - 1, 5 do
         local key, op = a[i], a[i + 1]
-        if not string.find(key, tag, 1, true) then return 'state ' .. key end
-        if not is_read[key] then redis.call('HLEN', key) end
+        if not is_read[key] then
+            if not find(key, tag, 1, true) then return 'state ' .. key end
+            call('HLEN', key)
+        end
         if op == 'd' then
             if a[i + 2] ~= '' then
-                if not string.find(a[i + 2], tag, 1, true) then return 'log of state ' .. key end
-                redis.call('LLEN', a[i + 2])
+                if not find(a[i + 2], tag, 1, true) then return 'log of state ' .. key end
+                call('LLEN', a[i + 2])
             end
         elseif op ~= 's' or not integer(a[i + 3]) or not integer(a[i + 4]) then
             return 'operation on state ' .. key
@@ -339,13 +374,13 @@ local function check_history(a, first, count, tag, logs, is_read)
         local log, state, number = a[i], a[i + 1], integer(a[i + 2])
         local h = seen[log]
         if not h then
-            if not string.find(log, tag, 1, true) then return 'log ' .. log end
-            if not string.find(state, tag, 1, true) then return 'state of log ' .. log end
-            h = {log, state, tonumber(redis.call('HGET', state, 'n') or '0')}
+            if not find(log, tag, 1, true) then return 'log ' .. log end
+            if not find(state, tag, 1, true) then return 'state of log ' .. log end
+            h = {log, state, number_of(call('HGET', state, 'n') or '0')}
             is_read[state] = true
             seen[log] = h
             logs[#logs + 1] = h
-            if #logs > 1 then redis.call('LLEN', log) end
+            if #logs > 1 then call('LLEN', log) end
         end
         if state ~= h[2] then return 'two states of log ' .. log end
         h[3] = h[3] + 1
@@ -359,7 +394,7 @@ end
 local function check_numbers(a, first, count, numbers)
     for i = first, first + 2 * count - 1, 2 do
         local number = integer(a[i + 1])
-        if not number or number < tonumber(redis.call('HGET', numbers, a[i]) or '0') then
+        if not number or number < number_of(call('HGET', numbers, a[i]) or '0') then
             return 'fact number for ' .. a[i]
         end
     end
@@ -370,7 +405,7 @@ local function check_timers(a, first, count)
     for i = first, first + 3 * count - 1, 3 do
         local op = a[i]
         if op == '+' then
-            if not integer(a[i + 2]) or not string.find(a[i + 1], '^.+|[^|]+|%d+$') then return 'timer ' .. a[i + 1] end
+            if not integer(a[i + 2]) or not find(a[i + 1], '^.+|[^|]+|%d+$') then return 'timer ' .. a[i + 1] end
         elseif op ~= '-' then
             return 'timer operation'
         end
@@ -379,14 +414,19 @@ local function check_timers(a, first, count)
 end
 
 local function write_history(a, first, count, logs, keep)
-    local length = {}
+    local length, limit = {}, keep > 0 and keep + 100
+    local is_long = false
     for i = first, first + 4 * count - 1, 4 do
-        length[a[i]] = redis.call('RPUSH', a[i], a[i + 3])
+        local n = call('RPUSH', a[i], a[i + 3])
+        if limit and n > limit then
+            length[a[i]], is_long = n, true
+        end
     end
+    if not is_long then return end
     for _, h in ipairs(logs) do
-        if keep > 0 and length[h[1]] > keep + 100 then
-            redis.call('LTRIM', h[1], digits(-keep), '-1')
-            redis.call('HSET', h[2], 'b', digits(h[3] - keep))
+        if length[h[1]] then
+            call('LTRIM', h[1], digits(-keep), '-1')
+            call('HSET', h[2], 'b', digits(h[3] - keep))
         end
     end
 end
@@ -394,10 +434,10 @@ end
 local function write_states(a, first, count)
     for i = first, first + 5 * count - 1, 5 do
         if a[i + 1] == 's' then
-            redis.call('HSET', a[i], 's', a[i + 2], 'n', a[i + 3], 'v', a[i + 4])
+            call('HSET', a[i], 's', a[i + 2], 'n', a[i + 3], 'v', a[i + 4])
         else
-            redis.call('DEL', a[i])
-            if a[i + 2] ~= '' then redis.call('DEL', a[i + 2]) end
+            call('DEL', a[i])
+            if a[i + 2] ~= '' then call('DEL', a[i + 2]) end
         end
     end
 end
@@ -405,31 +445,31 @@ end
 local function write_timers(a, first, count, timers)
     for i = first, first + 3 * count - 1, 3 do
         if a[i] == '+' then
-            redis.call('ZADD', timers, a[i + 2], a[i + 1])
+            call('ZADD', timers, a[i + 2], a[i + 1])
         else
-            redis.call('ZREM', timers, a[i + 1])
+            call('ZREM', timers, a[i + 1])
         end
     end
 end
 
 local function write_dead(a, letters, dead)
     for _, d in ipairs(letters or {}) do
-        redis.call('XADD', dead, '*', 'e', a[d[1]], 'r', a[d[1] + 1], unpack(a, d[2], d[2] + d[3] - 1))
+        call('XADD', dead, '*', 'e', a[d[1]], 'r', a[d[1] + 1], spread(a, d[2], d[2] + d[3] - 1))
     end
 end
 
 local function commit(keys, a)
     local meta = keys[1]
-    local m = redis.call('HMGET', meta, 'epoch', 'run', 'offset', 'now')
+    local m = call('HMGET', meta, 'epoch', 'run', 'offset', 'now')
     if m[1] ~= a[1] or m[2] ~= a[2] then return refuse(FENCED) end -- @mutant no-epoch
     local offset = m[3] or '0-0'
     if offset ~= a[3] then return refuse('MOVED_OFFSET ' .. offset) end -- @mutant no-offset
     local now, lease, keep = integer(a[5]), integer(a[6]), integer(a[8])
     local is_forward = #a[4] == #a[3] and a[4] >= a[3] -- ids of equal length stand in the order of their letters
-    if not now or not lease or not keep or not string.find(a[4], '^%d+%-%d+$') or not (is_forward or id_less(a[3], a[4])) then
+    if not now or not lease or not keep or not find(a[4], '^%d+%-%d+$') or not (is_forward or id_less(a[3], a[4])) then
         return refuse('BAD arguments')
     end
-    if now < tonumber(m[4] or '0') then return refuse('BAD now: it would run back') end
+    if now < number_of(m[4] or '0') then return refuse('BAD now: it would run back') end
     local states, states_count, history, history_count, out, out_count, numbers, numbers_count, timers, timers_count,
           relays, relays_count, dead, pushes, pushes_count = parse_sections(a)
     if not states then return refuse('BAD counts') end
@@ -440,30 +480,30 @@ local function commit(keys, a)
         or check_timers(a, timers, timers_count)
     if why then return refuse('BAD ' .. why) end
     if not check_relay(a, relays, relays_count) then return refuse('BAD relay positions') end
-    if out_count > 0 then redis.call('XLEN', keys[3]) end
-    if timers_count > 0 then redis.call('ZCARD', keys[4]) end
-    if relays_count > 0 then redis.call('HLEN', keys[6]) end
-    if dead then redis.call('XLEN', keys[7]) end
+    if out_count > 0 then call('XLEN', keys[3]) end
+    if timers_count > 0 then call('ZCARD', keys[4]) end
+    if relays_count > 0 then call('HLEN', keys[6]) end
+    if dead then call('XLEN', keys[7]) end
 
     write_history(a, history, history_count, logs, keep)
     write_states(a, states, states_count)
     local out_id = ''
     if out_count > 0 then
-        out_id = redis.call('XADD', keys[3], '*', unpack(a, out, out + out_count - 1))
+        out_id = call('XADD', keys[3], '*', spread(a, out, out + out_count - 1))
     end
     for i = numbers, numbers + 2 * numbers_count - 1, 2 do
-        redis.call('HSET', keys[5], a[i], a[i + 1])
+        call('HSET', keys[5], a[i], a[i + 1])
     end
     write_timers(a, timers, timers_count, keys[4])
     write_relay(keys[6], a, relays, relays_count)
     write_dead(a, dead, keys[7])
     if lease > 0 then
-        redis.call('HSET', meta, 'offset', a[4], 'now', a[5], 'until', digits(time_ms() + lease))
+        call('HSET', meta, 'offset', a[4], 'now', a[5], 'until', digits(time_ms() + lease))
     else
-        redis.call('HSET', meta, 'offset', a[4], 'now', a[5])
+        call('HSET', meta, 'offset', a[4], 'now', a[5])
     end
     for i = pushes, pushes + 2 * pushes_count - 1, 2 do
-        redis.call('PUBLISH', a[i], a[i + 1])
+        call('PUBLISH', a[i], a[i + 1])
     end
     return {'ok', out_id}
 end
@@ -488,19 +528,19 @@ local function deliver(keys, a)
     local epoch, first, trim_ms = integer(a[2]), integer(a[3]), integer(a[4])
     local facts = parse_facts(a, 5)
     if not k or not epoch or not first or first == 0 or not trim_ms or not facts then return refuse('BAD counts') end
-    local mark, mark_epoch = string.match(redis.call('HGET', from, k) or '0 0', '^(%d+) (%d+)$')
-    mark, mark_epoch = tonumber(mark), tonumber(mark_epoch)
+    local mark, mark_epoch = match(call('HGET', from, k) or '0 0', '^(%d+) (%d+)$')
+    mark, mark_epoch = number_of(mark), number_of(mark_epoch)
     local skip, is_fork = 0, first <= mark and epoch > mark_epoch and #facts > 0
     if first > mark + 1 then return refuse('GAP ' .. digits(mark)) end -- @mutant deliver-no-gap
-    if not is_fork then skip = math.min(#facts, math.max(0, mark + 1 - first)) end -- @mutant deliver-no-mark
+    if not is_fork then skip = min(#facts, max(0, mark + 1 - first)) end -- @mutant deliver-no-mark
     for i = skip + 1, #facts do
-        redis.call('XADD', destination, '*', unpack(a, facts[i][1], facts[i][1] + facts[i][2] - 1))
+        call('XADD', destination, '*', spread(a, facts[i][1], facts[i][1] + facts[i][2] - 1))
         mark = first + i - 1
     end
-    if skip < #facts then redis.call('HSET', from, k, digits(mark) .. ' ' .. digits(epoch)) end
-    if is_fork then redis.call('HINCRBY', from, 'forks', 1) end
+    if skip < #facts then call('HSET', from, k, digits(mark) .. ' ' .. digits(epoch)) end
+    if is_fork then call('HINCRBY', from, 'forks', 1) end
     if trim_ms > 0 and mark % TRIM_EVERY < #facts then
-        redis.call('XTRIM', destination, 'MINID', digits(math.max(0, time_ms() - trim_ms)))
+        call('XTRIM', destination, 'MINID', digits(max(0, time_ms() - trim_ms)))
     end
     return mark
 end
@@ -512,19 +552,19 @@ local function tick(keys, a)
     if not now or not limit then return refuse('BAD arguments') end
     if not owns(keys[1], a[1], a[2]) then return refuse(FENCED) end
     if not is_type(keys[2], 'stream') or not is_type(keys[3], 'zset') then return refuse('BAD type of ' .. keys[2]) end
-    local due = redis.call('ZRANGEBYSCORE', keys[3], '-inf', digits(now), 'LIMIT', 0, math.min(limit, TICK_MAX))
+    local due = call('ZRANGEBYSCORE', keys[3], '-inf', digits(now), 'LIMIT', 0, min(limit, TICK_MAX))
     local appended = 0
     for _, member in ipairs(due) do
-        local object, name, gen = string.match(member, '^(.+)|([^|]+)|(%d+)$')
+        local object, name, gen = match(member, '^(.+)|([^|]+)|(%d+)$')
         if not object then
-            redis.call('ZREM', keys[3], member) -- commit lets no such member in
+            call('ZREM', keys[3], member) -- commit lets no such member in
         else
-            if tonumber(gen) == 0 then
-                redis.call('XADD', keys[2], '*', 't', 'timer', 'c', object, 'nm', name)
+            if number_of(gen) == 0 then
+                call('XADD', keys[2], '*', 't', 'timer', 'c', object, 'nm', name)
             else
-                redis.call('XADD', keys[2], '*', 't', 'timer', 'c', object, 'nm', name, 'gen', gen)
+                call('XADD', keys[2], '*', 't', 'timer', 'c', object, 'nm', name, 'gen', gen)
             end
-            redis.call('ZADD', keys[3], IN_LOG, member)
+            call('ZADD', keys[3], IN_LOG, member)
             appended = appended + 1
         end
     end
@@ -536,10 +576,10 @@ end
 -- The position up to which every reader of `log_name` is done, not beyond `done`. A reader of class may holds a log only up
 -- to MAY_HOLD_MAX entries; then its registration says "lapsed" and it goes on from the archive.
 local function done_by_all(tails, log_name, log, done)
-    local registered, may = redis.call('HGETALL', tails), {}
+    local registered, may = call('HGETALL', tails), {}
     for i = 1, #registered, 2 do
         if string.sub(registered[i], 1, #log_name + 1) == log_name .. ':' then
-            local class, id = string.match(registered[i + 1], '^(%a+) (%d+%-%d+)$')
+            local class, id = match(registered[i + 1], '^(%a+) (%d+%-%d+)$')
             id = id_parts(id) and id or '0-0'
             if class == 'may' then
                 may[#may + 1] = {registered[i], id}
@@ -548,12 +588,12 @@ local function done_by_all(tails, log_name, log, done)
             end
         end
     end
-    local is_long = redis.call('XLEN', log) > MAY_HOLD_MAX
+    local is_long = call('XLEN', log) > MAY_HOLD_MAX
     local held = done
     for _, r in ipairs(may) do
         if id_less(r[2], done) then
             if is_long then
-                redis.call('HSET', tails, r[1], 'lapsed ' .. r[2])
+                call('HSET', tails, r[1], 'lapsed ' .. r[2])
             elseif id_less(r[2], held) then
                 held = r[2]
             end
@@ -568,12 +608,12 @@ local function trim(keys, a)
     for i, wanted in ipairs({'hash', 'stream', 'stream', 'hash', 'hash'}) do
         if not is_type(keys[i], wanted) then return refuse('BAD type of ' .. keys[i]) end
     end
-    local offset = redis.call('HGET', keys[1], 'offset') or '0-0'
-    local relayed = redis.call('HGET', keys[5], '@') or '0-0'
+    local offset = call('HGET', keys[1], 'offset') or '0-0'
+    local relayed = call('HGET', keys[5], '@') or '0-0'
     if id_less(a[3], relayed) then relayed = a[3] end
-    redis.call('XTRIM', keys[2], 'MINID', id_after(done_by_all(keys[4], 'in', keys[2], offset)))
-    redis.call('XTRIM', keys[3], 'MINID', id_after(done_by_all(keys[4], 'out', keys[3], relayed)))
-    return {redis.call('XLEN', keys[2]), redis.call('XLEN', keys[3])}
+    call('XTRIM', keys[2], 'MINID', id_after(done_by_all(keys[4], 'in', keys[2], offset)))
+    call('XTRIM', keys[3], 'MINID', id_after(done_by_all(keys[4], 'out', keys[3], relayed)))
+    return {call('XLEN', keys[2]), call('XLEN', keys[3])}
 end
 
 -- ---- for workers and operators ----
@@ -587,30 +627,30 @@ local function answer(keys, a)
         if #a[i] > FIELD_BYTES_MAX then return refuse('TOOBIG one value') end
     end
     if bytes > ANSWER_BYTES_MAX or count > ANSWER_STRINGS_MAX then return refuse('TOOBIG all values') end
-    local length = redis.call('XLEN', keys[1])
+    local length = call('XLEN', keys[1])
     if length >= ANSWER_LOG_MAX then return refuse('FULL ' .. digits(length)) end
-    return redis.call('XADD', keys[1], '*', unpack(a, first, after - 1))
+    return call('XADD', keys[1], '*', spread(a, first, after - 1))
 end
 
 -- A dead letter is e = entry id, r = reason, then the event: the event goes back to the end of the command log.
 local function redrive(keys, a)
     if not id_parts(a[1]) then return refuse('BAD entry id') end
-    local found = redis.call('XRANGE', keys[1], a[1], a[1])[1]
+    local found = call('XRANGE', keys[1], a[1], a[1])[1]
     if not found or #found[2] < 6 or not is_type(keys[2], 'stream') then return refuse('NONE no such dead letter') end
-    local entry = redis.call('XADD', keys[2], '*', unpack(found[2], 5))
-    redis.call('XDEL', keys[1], a[1])
+    local entry = call('XADD', keys[2], '*', spread(found[2], 5))
+    call('XDEL', keys[1], a[1])
     return entry
 end
 
 local at_maxmemory = {'allow-oom'}
-redis.register_function{function_name = 'accept_1', callback = accept}
-redis.register_function{function_name = 'acquire_1', callback = acquire, flags = at_maxmemory}
-redis.register_function{function_name = 'renew_1', callback = renew, flags = at_maxmemory}
-redis.register_function{function_name = 'release_1', callback = release, flags = at_maxmemory}
-redis.register_function{function_name = 'commit_1', callback = commit, flags = at_maxmemory}
-redis.register_function{function_name = 'deliver_1', callback = deliver, flags = at_maxmemory}
-redis.register_function{function_name = 'tick_1', callback = tick, flags = at_maxmemory}
-redis.register_function{function_name = 'relay_1', callback = relay, flags = at_maxmemory}
-redis.register_function{function_name = 'trim_1', callback = trim, flags = at_maxmemory}
-redis.register_function{function_name = 'answer_1', callback = answer}
-redis.register_function{function_name = 'redrive_1', callback = redrive}
+redis.register_function{function_name = 'accept_1', callback = with_locals(accept)}
+redis.register_function{function_name = 'acquire_1', callback = with_locals(acquire), flags = at_maxmemory}
+redis.register_function{function_name = 'renew_1', callback = with_locals(renew), flags = at_maxmemory}
+redis.register_function{function_name = 'release_1', callback = with_locals(release), flags = at_maxmemory}
+redis.register_function{function_name = 'commit_1', callback = with_locals(commit), flags = at_maxmemory}
+redis.register_function{function_name = 'deliver_1', callback = with_locals(deliver), flags = at_maxmemory}
+redis.register_function{function_name = 'tick_1', callback = with_locals(tick), flags = at_maxmemory}
+redis.register_function{function_name = 'relay_1', callback = with_locals(relay), flags = at_maxmemory}
+redis.register_function{function_name = 'trim_1', callback = with_locals(trim), flags = at_maxmemory}
+redis.register_function{function_name = 'answer_1', callback = with_locals(answer)}
+redis.register_function{function_name = 'redrive_1', callback = with_locals(redrive)}
