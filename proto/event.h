@@ -30,6 +30,7 @@
     X(CANCEL, "cancel")                 /* to the desk: conv, ticket */                                     \
     X(REFUSED, "refused")               /* to the desk: conv, ticket, agent: the slot is free again */      \
     X(RELEASED, "released")             /* to the desk: conv, ticket, agent */                              \
+    X(OFFERED, "offered")               /* to the desk: conv, ticket, agent: she may take it now */         \
     X(ASSIGN, "assign")                 /* to a conversation: ticket, agent */                              \
     X(GONE, "gone")                     /* to a conversation: ticket, agent has vanished */                 \
     X(PLACE, "place")                   /* to a conversation: ticket, number = place in line, wait */       \

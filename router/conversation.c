@@ -580,6 +580,7 @@ static void enter_queued(struct talk *t, const struct move *m)
 static void enter_offered(struct talk *t, const struct move *m)
 {
     conversation_set(&t->c->agent, m->agent);
+    to_desk(t, &(struct event){.type = EVENT_OFFERED, .ticket = t->c->ticket, .agent = m->agent});
     hold(t, t->rules->accept_ms);
 }
 

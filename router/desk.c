@@ -33,6 +33,7 @@ typedef void (*desk_fn)(struct room *r);
     X(CANCEL, on_cancel)                                                                                     \
     X(REFUSED, on_freed)                                                                                     \
     X(RELEASED, on_freed)                                                                                    \
+    X(OFFERED, on_offered)                                                                                   \
     X(AGENT_ONLINE, on_online)                                                                               \
     X(AGENT_ALIVE, on_alive)                                                                                 \
     X(AGENT_STATE, on_state)                                                                                 \
@@ -41,6 +42,7 @@ typedef void (*desk_fn)(struct room *r);
 static void on_need(struct room *r);
 static void on_cancel(struct room *r);
 static void on_freed(struct room *r);
+static void on_offered(struct room *r);
 static void on_online(struct room *r);
 static void on_alive(struct room *r);
 static void on_state(struct room *r);
@@ -299,7 +301,6 @@ static void give(struct room *r, struct desk_queue *q, size_t at, struct desk_ag
     fx_changed(r->fx, q);
     fx_changed(r->fx, a);
     tell_assign(r, a, &h);
-    note(r, a, "offered", &h);
 }
 
 /* The queue whose next candidate comes first of all; queues without a free agent are passed over. */
@@ -645,6 +646,16 @@ static void on_freed(struct room *r)
             return;
         }
     }
+}
+
+/* The conversation has taken the assignment. The agent hears of it only now: had she heard earlier, her "accept" could have
+ * overtaken the assignment and been refused. */
+static void on_offered(struct room *r)
+{
+    struct desk_agent *a = NULL;
+    struct desk_held *h = find_held(r, &a);
+    if (h != NULL && h->ticket == r->ev->ticket && !h->is_gone)
+        note(r, a, "offered", h);
 }
 
 /* ---- agents ---- */

@@ -5,6 +5,7 @@
  *          longest idle. A slot is freed by the conversation alone (REFUSED, RELEASED), so the desk never counts too few.
  * Tickets  every fact names (conversation, ticket). A repeat of a need that is held already gets its assignment again, which
  *          the conversation ignores when it has it; an old ticket changes nothing.
+ *          The agent hears of an offer when its conversation has taken it (OFFERED), so that her "accept" cannot come too early.
  * States   desk   id "desk": names of agents and queues, cursors
  *          queue  id = its name: who waits, in order
  *          agent  id = agent's id: session, capacity, what she holds; with a history of her own that her socket follows:

@@ -408,7 +408,13 @@ static void test_assign_stale_is_always_answered(void **state)
     assert_int_equal(refused->ticket, 9);
     assert_bytes(refused->agent, "a1");
     assert_string_equal(s->facts[s->fact_count - 1].to, DESK);
+    stage_forget(s);
     assign(s, 1, "a1");
+    const struct event *offered = stage_fact(s, EVENT_OFFERED); /* now the agent may hear of it */
+    assert_non_null(offered);
+    assert_int_equal(offered->ticket, 1);
+    assert_bytes(offered->agent, "a1");
+    assert_string_equal(s->facts[s->fact_count - 1].to, DESK);
     stage_forget(s);
     assign(s, 1, "a1"); /* the desk repeats: ours already */
     assert_int_equal(s->fact_count, 0);

@@ -73,12 +73,32 @@ static void test_need_waits_for_an_agent(void **state)
     assert_int_equal(assign->ticket, 1);
     assert_bytes(assign->agent, "a1");
     assert_bytes(assign->reply_to, "in:{" TAG "}");
+    assert_false(
+        stage_said(s, "offered")); /* not before the conversation has taken it: she might accept at once */
+    freed(s, EVENT_OFFERED, CONV("0A"), 1, "a1");
     assert_true(stage_said(
         s, "a1 {\"n\":1,\"v\":0,\"at\":1700000000000,\"t\":\"offered\",\"c\":\"" CONV("0A") "\",\"tk\":1}"));
     assert_true(stage_pushed(s, "pa:{" TAG "}:a1", "e 7 1 - -\n"));
     assert_true(stage_pushed(s, "pq:{" TAG "}", "{\"waiting\":{\"default\":1},\"agents\":{\"ready\":0"));
     assert_true(
         stage_pushed(s, "pq:{" TAG "}", "{\"waiting\":{\"default\":0},\"agents\":{\"ready\":0,\"busy\":1"));
+    stage_free(&s);
+}
+
+static void test_offer_that_is_over_is_not_told(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(&desk_ops, TAG);
+    online(s, "a1", "s1", 1);
+    need(s, CONV("0A"), 2);
+    freed(s, EVENT_OFFERED, CONV("0A"), 1, "a1"); /* of an older ticket */
+    freed(s, EVENT_OFFERED, CONV("0B"), 2, "a1"); /* not hers */
+    offline(s, "a1", "s1");
+    freed(s, EVENT_OFFERED, CONV("0A"), 2, "a1"); /* she has gone, and its conversation was told */
+    assert_false(stage_said(s, "offered"));
+    freed(s, EVENT_RELEASED, CONV("0A"), 2, "a1");
+    freed(s, EVENT_OFFERED, CONV("0A"), 2, "a1");
+    assert_false(stage_said(s, "offered"));
     stage_free(&s);
 }
 
@@ -441,9 +461,8 @@ static void test_hostile_events_change_nothing(void **state)
         assert_int_equal(s->fact_count, 1);
     }
     assert_int_equal(s->timer_count, 0);
-    const enum event_type quiet[] = {EVENT_CANCEL,      EVENT_REFUSED,     EVENT_RELEASED,
-                                     EVENT_AGENT_ALIVE, EVENT_AGENT_STATE, EVENT_AGENT_OFFLINE,
-                                     EVENT_TIMER};
+    const enum event_type quiet[] = {EVENT_CANCEL,      EVENT_REFUSED,     EVENT_RELEASED,      EVENT_OFFERED,
+                                     EVENT_AGENT_ALIVE, EVENT_AGENT_STATE, EVENT_AGENT_OFFLINE, EVENT_TIMER};
     stage_forget(s);
     for (size_t i = 0; i < sizeof quiet / sizeof quiet[0]; i++)
         run(s, (struct event){
@@ -574,6 +593,18 @@ static void check_line(struct office *o)
     }
 }
 
+/* An agent who accepts the moment she hears "offered" is never too early. */
+static void check_offer(struct office *o, const struct event *ev)
+{
+    char told[200];
+    snprintf(told, sizeof told, "\"t\":\"offered\",\"c\":\"%.*s\",\"tk\":%lld}", (int)ev->conv.len,
+             ev->conv.ptr, (long long)ev->ticket);
+    if (!stage_said(o->desk, told))
+        return;
+    const struct conversation *c = stage_state(o->convs, &conversation_kind, ev->conv);
+    assert_true(c == NULL || c->ticket > ev->ticket || c->control != CONVERSATION_QUEUED);
+}
+
 static void desk_takes_one(struct office *o)
 {
     const struct event *ev = &o->to_desk[o->desk_out++ % 4096];
@@ -581,6 +612,7 @@ static void desk_takes_one(struct office *o)
         (void)sl_map_set(o->arrived, ev->conv, (void *)++o->arrivals);
     stage_run(o->desk, ev);
     check_line(o);
+    check_offer(o, ev);
     collect(o);
 }
 
@@ -796,6 +828,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_need_waits_for_an_agent),
+        cmocka_unit_test(test_offer_that_is_over_is_not_told),
         cmocka_unit_test(test_capacity_is_never_exceeded),
         cmocka_unit_test(test_order_priority_then_waiting),
         cmocka_unit_test(test_skills_and_queues_are_respected),
