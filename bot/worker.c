@@ -16,6 +16,7 @@
 #define READ_MARGIN_MS     2000  /* the store may be slow beyond BLOCK before the read counts as lost */
 #define RETRY_MS           100   /* between attempts while the store is not able; jittered to twice that */
 #define CLAIM_EVERY_MS     2000  /* jittered by a half; also how often the store's clock is asked for */
+#define ACK_WITHIN_MS      5     /* acknowledgements wait for company: with AOF always a write is a sync */
 #define ENTRY_ID_MAX_BYTES 44    /* two 64-bit numbers and a dash */
 #define JOB_KEEP_BYTES     16384 /* a free job gives back more memory than this */
 
@@ -55,7 +56,7 @@ struct bot_worker {
     unsigned in_flight;      /* callbacks still to come */
     bool has_group, is_creating, is_reading, is_reading_own, is_claiming, is_acking;
     bool is_draining, is_leaving, has_stopped, is_freed;
-    struct sl_timer retry, claim, due, deadline;
+    struct sl_timer retry, claim, due, deadline, ack;
     struct sl_post turn;
 };
 
@@ -129,6 +130,7 @@ struct bot_worker *bot_worker_start(const struct bot_worker_config *cfg, const s
     sl_timer_init(&w->claim, w->loop, on_claim_time, w);
     sl_timer_init(&w->due, w->loop, on_delay_over, w);
     sl_timer_init(&w->deadline, w->loop, on_drain_over, w);
+    sl_timer_init(&w->ack, w->loop, on_retry, w);
     sl_post_init(&w->turn, w->loop, on_turn, w);
     sl_gauge_max(sl_gauge("sluice_bot_in_flight", "", "tasks in hand"), BOT_WORKER_JOBS);
     sl_timer_start(&w->claim, sl_loop_jitter(w->loop, CLAIM_EVERY_MS));
@@ -165,6 +167,7 @@ static void stop_timers(struct bot_worker *w)
     sl_timer_stop(&w->claim);
     sl_timer_stop(&w->due);
     sl_timer_stop(&w->deadline);
+    sl_timer_stop(&w->ack);
     sl_post_cancel(&w->turn);
 }
 
@@ -568,6 +571,15 @@ static void on_delay_over(void *arg)
     run(w);
 }
 
+/* The next read, or a few ms, take along what is to be acknowledged; without room for more tasks, or on the way out, nothing waits. */
+static void acknowledge_soon(struct bot_worker *w)
+{
+    if (room(w) < BOT_WORKER_BATCH || w->is_draining)
+        sl_post_now(&w->turn);
+    else if (!sl_timer_is_active(&w->ack))
+        sl_timer_start(&w->ack, ACK_WITHIN_MS);
+}
+
 static void on_added(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
 {
     struct job *j = arg;
@@ -587,7 +599,7 @@ static void on_added(void *arg, sl_err err, const struct bus_value *v, const str
         sl_log(SL_ERROR, "the store refuses an answer", SL_KV_S("log", j->reply_to), SL_KV("why", why->text));
     }
     push(&w->to_ack, j);
-    sl_post_now(&w->turn); /* one XACK for all answers of this turn */
+    acknowledge_soon(w);
 }
 
 static bool add_answer(struct bot_worker *w, struct job *j)
