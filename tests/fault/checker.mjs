@@ -512,7 +512,10 @@ function walkDesk(world, part) {
 function deskEvent(desk, e, now, fresh) {
     if (e.t === 'agent.online') desk.capacity.set(e.g, e.cap ?? 0);
     if (e.t === 'refused' || e.t === 'released') desk.slots.delete(`${e.c} ${e.tk}`);
-    if (e.t === 'cancel' && desk.waiting.get(e.c)?.ticket <= e.tk) desk.waiting.delete(e.c);
+    if (e.t === 'cancel') { // it leaves the line, or never saw what was given to it
+        if (desk.waiting.get(e.c)?.ticket === e.tk) desk.waiting.delete(e.c);
+        else desk.slots.delete(`${e.c} ${e.tk}`);
+    }
     if (e.t !== 'need') return;
     const had = desk.waiting.get(e.c), slots = [...desk.slots.values()].filter(s => s.conversation === e.c);
     if ((had && had.ticket >= e.tk) || slots.some(s => s.ticket >= e.tk)) return;

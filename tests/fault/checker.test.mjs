@@ -192,7 +192,8 @@ seesAtDesk('a customer who lost her place by coming back', [online], [need('3.A'
            [need('3.A', { tk: 2, w: 1 })], [{ t: 'released', c: '3.A', tk: 1, g: 'mei' }, assign('3.B')]);
 test('line and capacity kept', () => {
     const h = deskHistory([online], [need('3.A'), assign('3.A')], [need('3.B')], [need('3.C', { pr: 5 })],
-                          [{ t: 'released', c: '3.A', tk: 1, g: 'mei' }, assign('3.C')], [{ t: 'released', c: '3.C', tk: 1, g: 'mei' }, assign('3.B')]);
+                          [{ t: 'released', c: '3.A', tk: 1, g: 'mei' }, assign('3.C')], [{ t: 'released', c: '3.C', tk: 1, g: 'mei' }, assign('3.B')],
+                          [need('3.D')], [{ t: 'cancel', c: '3.B', tk: 1 }, assign('3.D')], [need('3.E')], [{ t: 'cancel', c: '3.E', tk: 1 }]);
     assert.ok(!broken(h).includes('I8'));
 });
 

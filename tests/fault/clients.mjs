@@ -409,7 +409,12 @@ export class Agent extends Client {
     }
 
     leave(name) {
+        const { control } = this.followed.get(name) ?? {};
         this.followed.delete(name);
+        // Sometimes she did not notice, and goes on talking under the control epoch she had.
+        if (control !== undefined && this.random.chance(0.6))
+            setTimeout(() => this.canEnd && this.isOpen && this.command(name, 'message.send', { text: 'Are you still there?', control }),
+                       this.random.integer(50, 2500));
         if (this.isOpen) this.transmit({ t: 'unsub', topic: name });
     }
 

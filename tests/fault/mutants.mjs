@@ -33,7 +33,7 @@ export const MUTANTS = {
     'warm-cache': { profile: 'sleepers' },
     'trim-too-far': { profile: 'calm' },
     'no-turn': { profile: 'calm' },
-    'no-control': { profile: 'calm' },
+    'no-control': { profile: 'edge' },
     'timer-no-gen': { profile: 'mixed' },
     'desk-frees-itself': { profile: 'edge' },
     'no-ticket': { profile: 'edge' },

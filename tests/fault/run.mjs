@@ -128,7 +128,7 @@ async function mutantRuns(names, seed) {
         const { profile } = MUTANTS[name];
         const run = await smallWorld(name, profile, seed);
         const found = run.verdict ? foundBy(run.verdict) : [];
-        const example = run.verdict?.invariants.find(i => !i.ok)?.examples[0] ?? run.broke?.message ?? '';
+        const example = run.verdict?.invariants.find(i => !i.ok)?.examples[0] ?? run.verdict?.drained.what[0] ?? run.broke?.message ?? '';
         result(found.length > 0, `${name} is caught by ${found.join(' ') || 'nothing'} after ${run.loadSeconds} s of load (${profile})`,
                [example.slice(0, 300)]);
         table.push([name, profile, found.join(' ') || 'not caught', `${run.loadSeconds} s`]);
@@ -138,7 +138,7 @@ async function mutantRuns(names, seed) {
         const ok = run.verdict?.ok === true;
         const found = run.verdict ? foundBy(run.verdict).join(' ') : String(run.broke?.stack);
         result(ok, `without a defect the same faults (${profile}, ${run.rounds} rounds) find ${ok ? 'nothing' : found}`,
-               ok ? [] : run.verdict?.invariants.flatMap(i => i.examples).slice(0, 8) ?? []);
+               ok ? [] : [...run.verdict?.drained.what ?? [], ...run.verdict?.invariants.flatMap(i => i.examples) ?? []].slice(0, 8));
     }
     console.log(`\n${['defect', 'faults', 'caught by', 'load'].map((h, i) => h.padEnd([22, 12, 30, 6][i])).join('')}`);
     for (const row of table) console.log(row.map((c, i) => c.padEnd([22, 12, 30, 6][i])).join(''));

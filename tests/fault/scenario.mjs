@@ -169,6 +169,17 @@ export class Scenario {
         }
     }
 
+    // Sockets of agents that are behind what they follow: her own log, and the conversations she has open.
+    async agentsBehind() {
+        const { redis, tenant } = this.world, wanted = [];
+        for (const a of this.agents) {
+            wanted.push([a, 'me', `agent:{desk:${tenant}}:${a.id}`]);
+            for (const name of a.followed.keys()) wanted.push([a, name, `conv:{${name.slice(5).split('.')[0]}}:${name.slice(5)}`]);
+        }
+        const ends = await redis.pipeline(wanted.map(([, , key]) => ['hget', key, 'n'])).exec();
+        return wanted.filter(([a, name], i) => (a.topic(name).position?.[1] ?? 0) < Number(ends[i][1] ?? 0)).length;
+    }
+
     async visitorEnds() {
         const { redis, options: { partitions } } = this.world;
         const tagOf = v => partitionOfAddress(v.addr, partitions);
@@ -184,10 +195,11 @@ export class Scenario {
         for (;;) {
             const ends = await this.visitorEnds();
             const behind = this.visitors.filter((v, i) => v.isOpen && (v.topic('me').position?.[1] ?? 0) < ends[i]).length;
+            const agentsBehind = await this.agentsBehind();
             const closed = this.clients.filter(c => !c.isOpen).length;
             const waited_s = (Date.now() - began) / 1000;
             for (const c of this.clients) c.waited_s = Math.round(waited_s);
-            if ((behind === 0 && closed === 0) || waited_s > SHOWN_WITHIN_S) return;
+            if ((behind === 0 && agentsBehind === 0 && closed === 0) || waited_s > SHOWN_WITHIN_S) return;
             await sleep(500);
         }
     }
