@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* What is kept of the configured agent: a reload may take her away while she is connected. */
@@ -15,6 +16,9 @@ struct gw_agent_side {
     unsigned capacity;
     int64_t ends_unix_ms; /* of the login */
     char desk[KEY_TAG_MAX_BYTES];
+    /* Names this socket to the desk: the session, a dot, digits. A session may be resumed while its old socket is
+     * still taken for open; the old one's late "offline" must not end the new one. */
+    char presence[GW_SESSION_ID_BYTES + 22];
     struct key login;
     unsigned known_at, known_count;
     char known[GW_KNOWN_MAX][40]; /* conversation ids: 5 digits, a dot, a ULID */
@@ -34,7 +38,7 @@ struct lookup {
 static void tell_desk(struct gw_agent_side *a, enum event_type type)
 {
     struct gw_hub *hub = a->session->hub;
-    struct event ev = {.type = type, .agent = sl_str_c(a->id), .session = gw_session_id(a->session)};
+    struct event ev = {.type = type, .agent = sl_str_c(a->id), .session = sl_str_c(a->presence)};
     ev.at_ms = sl_loop_unix_ms(hub->loop);
     if (type != EVENT_AGENT_OFFLINE) {
         ev.capacity = a->capacity;
@@ -47,7 +51,7 @@ static void tell_desk(struct gw_agent_side *a, enum event_type type)
                  "Signs of life of agents that found the store busy", 1);
 }
 
-/* Online is told again and again: the desk takes it as a sign of life, and learns of her after it lost a session. */
+/* A sign of life says all that "online" said: a desk that never heard of her, or gave her up, takes her in. */
 void gw_agent_on_alive(void *arg)
 {
     struct gw_hub *hub = arg;
@@ -130,6 +134,8 @@ static void agent_open(struct gw_session *s, struct gw_position from, uint64_t l
 {
     struct gw_agent_side *a = s->agent;
     struct sl_buf me;
+    (void)snprintf(a->presence, sizeof a->presence, "%s.%llu", s->id,
+                   (unsigned long long)sl_loop_random(s->hub->loop));
     sl_buf_init(&me, 0);
     write_me(&me, a);
     gw_session_welcome(s, sl_buf_view(&me), last_n);
@@ -259,7 +265,7 @@ void gw_agent_free(struct gw_session *s)
     struct gw_agent_side *a = s->agent;
     if (a == NULL)
         return;
-    if (s->id[0] != '\0')
+    if (a->presence[0] != '\0')
         tell_desk(a, EVENT_AGENT_OFFLINE);
     if (a->next != NULL)
         a->next->before = a->before;
@@ -416,6 +422,7 @@ static sl_err command_target(struct gw_session *s, const struct frame *f, struct
     if (ev->type == EVENT_AGENT_STATE) {
         memcpy(tag, a->desk, sizeof a->desk);
         *target = SL_STR("desk");
+        ev->session = sl_str_c(a->presence);
         return sl_str_eq_c(f->topic, "me")
                    ? SL_OK
                    : sl_fail_set(why, SL_EINVAL, 0, "presence.set goes to topic \"me\"");

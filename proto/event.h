@@ -37,7 +37,7 @@
     X(TASK, "task")                     /* to a bot: conv, control, turn, text, due, reply_to */            \
     /* to the desk, from the edges */                                                                      \
     X(AGENT_ONLINE, "agent.online")     /* agent, session, capacity, skills, queue list in text */          \
-    X(AGENT_ALIVE, "agent.alive")       /* agent, session: heartbeat */                                     \
+    X(AGENT_ALIVE, "agent.alive")       /* heartbeat; the same as agent.online */                           \
     X(AGENT_STATE, "agent.state")       /* agent, session, reason = ready | away */                         \
     X(AGENT_OFFLINE, "agent.offline")   /* agent, session */                                                \
     /* everywhere */                                                                                       \

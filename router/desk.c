@@ -98,7 +98,8 @@ static bool gather_agents(struct room *r)
         if (sl_str_eq_c(r->ev->agent, d->agents.at[i]))
             r->agent = r->agents[i];
     }
-    if (r->ev->type == EVENT_AGENT_ONLINE && r->agent == NULL && key_part_ok(r->ev->agent)) {
+    bool may_be_new = r->ev->type == EVENT_AGENT_ONLINE || r->ev->type == EVENT_AGENT_ALIVE;
+    if (may_be_new && r->agent == NULL && key_part_ok(r->ev->agent)) {
         r->agent = load_agent(r, r->ev->agent);
         return r->agent != NULL;
     }
@@ -660,6 +661,13 @@ static void on_offered(struct room *r)
 
 /* ---- agents ---- */
 
+/* A session's name up to its first dot: what follows tells its sockets apart. */
+static struct sl_str session_root(struct sl_str session)
+{
+    const char *dot = session.len > 0 ? memchr(session.ptr, '.', session.len) : NULL;
+    return dot != NULL ? sl_str_n(session.ptr, (size_t)(dot - session.ptr)) : session;
+}
+
 static bool is_session(const struct room *r)
 {
     return r->agent != NULL && r->ev->session.len > 0 && sl_str_eq_c(r->ev->session, r->agent->session);
@@ -679,7 +687,7 @@ static bool join(struct room *r)
     return true;
 }
 
-static void on_online(struct room *r)
+static void come_in(struct room *r, bool is_away)
 {
     const struct event *ev = r->ev;
     struct desk_agent *a = r->agent;
@@ -695,7 +703,7 @@ static void on_online(struct room *r)
     if (!a->is_online)
         a->idle_ms = r->now_ms;
     a->is_online = 1;
-    a->is_away = sl_str_eq_c(ev->reason, "away");
+    a->is_away = is_away;
     a->alive_ms = r->now_ms;
     a->capacity = ev->capacity <= 0                  ? DESK_CAPACITY
                   : ev->capacity > DESK_CAPACITY_MAX ? DESK_CAPACITY_MAX
@@ -705,19 +713,30 @@ static void on_online(struct room *r)
     desk_set(&a->queues, ev->text);
 }
 
+static void on_online(struct room *r)
+{
+    come_in(r, sl_str_eq_c(r->ev->reason, "away"));
+}
+
+/* Her "online" may have been lost, or she was silent for too long and is back: who is not online comes in. While she is, another
+ * session's sign of life changes nothing. */
 static void on_alive(struct room *r)
 {
     struct desk_agent *a = r->agent;
-    if (!is_session(r))
-        return;
-    fx_changed(r->fx, a);
-    a->alive_ms = r->now_ms;
-    a->is_online = 1; /* a session that was silent for too long is back */
+    if (is_session(r)) {
+        fx_changed(r->fx, a);
+        a->alive_ms = r->now_ms;
+        a->is_online = 1;
+    } else if (a != NULL && !a->is_online) {
+        come_in(r, a->is_away);
+    }
 }
 
+/* Numbered in the session, so it counts from each of its sockets: one that was acknowledged is never without effect. */
 static void on_state(struct room *r)
 {
-    if (!is_session(r))
+    struct sl_str root = session_root(r->ev->session);
+    if (r->agent == NULL || root.len == 0 || !sl_str_eq(root, session_root(sl_str_c(r->agent->session))))
         return;
     fx_changed(r->fx, r->agent);
     r->agent->is_away = sl_str_eq_c(r->ev->reason, "away");

@@ -148,6 +148,19 @@ test('an agent whose gateway is killed loses the conversation to the next one, w
   await leave(ben);
 });
 
+test('an agent who resumes on another gateway is there, though the old socket ends later', async () => {
+  const old = await s.agent('anna', { gateway: 0 });
+  await old.connect();
+  const agent = s.client({ role: 'agent', token: old.token, gateway: 1 });
+  agent.session = old.session;
+  assert.equal((await agent.connect()).session, old.session);
+  await leave(old); // its gateway tells the desk: offline
+  const { visitor, topic, control } = await taken(agent);
+  await agent.cmd('conv.close', { control }, { topic }).ack;
+  await visitor.entry(d => d.m.data?.code === 'closed');
+  await leave(agent);
+});
+
 test('resuming goes on numbering in each topic', async () => {
   const agent = await s.agent('anna');
   await agent.connect();

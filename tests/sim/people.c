@@ -738,7 +738,9 @@ static void agent_tick(struct agent *a)
 {
     struct world *w = a->w;
     if (a->alive_at_ms <= w->now_ms) {
-        (void)command_new(a, EVENT_AGENT_ALIVE, NULL);
+        struct agent_command *alive = command_new(a, EVENT_AGENT_ALIVE, NULL);
+        alive->capacity = SIM_AGENT_CAPACITY;
+        (void)snprintf(alive->text, sizeof alive->text, "default");
         a->alive_at_ms = w->now_ms + AGENT_ALIVE_MS;
     }
     if (a->think_at_ms <= w->now_ms)

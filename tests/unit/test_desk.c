@@ -334,6 +334,49 @@ static void test_silent_session_ends_and_may_come_back(void **state)
     stage_free(&s);
 }
 
+/* Her "online" was lost, or she was taken for gone: the next sign of life brings her back, with what she can do. */
+static void test_sign_of_life_of_who_is_not_online_brings_her_in(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(&desk_ops, TAG);
+    struct event alive = {.type = EVENT_AGENT_ALIVE,
+                          .agent = SL_STR("a1"),
+                          .session = SL_STR("s1"),
+                          .capacity = 1,
+                          .text = SL_STR("default")};
+    need(s, CONV("0A"), 1);
+    run(s, alive);
+    assert_int_equal(stage_facts(s, EVENT_ASSIGN), 1);
+    assert_int_equal(agent(s, "a1")->capacity, 1);
+    offline(s, "a1", "s1");
+    freed(s, EVENT_RELEASED, CONV("0A"), 1, "a1");
+    alive.session = SL_STR("s2");
+    run(s, alive);
+    assert_true(agent(s, "a1")->is_online);
+    alive.session = SL_STR("s1"); /* while she is there, another session's sign of life changes nothing */
+    run(s, alive);
+    offline(s, "a1", "s1");
+    assert_true(agent(s, "a1")->is_online);
+    stage_free(&s);
+}
+
+/* A session's command counts on each of its sockets: it may have been on its way when she came back on the next. */
+static void test_state_of_an_earlier_socket_of_the_session_counts(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(&desk_ops, TAG);
+    online(s, "a1", "s1.1", 2);
+    online(s, "a1", "s1.2", 2);
+    run(s, (struct event){.type = EVENT_AGENT_STATE,
+                          .agent = SL_STR("a1"),
+                          .session = SL_STR("s1.1"),
+                          .reason = SL_STR("away")});
+    assert_true(agent(s, "a1")->is_away);
+    offline(s, "a1", "s1.1");
+    assert_true(agent(s, "a1")->is_online);
+    stage_free(&s);
+}
+
 static void test_timers_end_when_nobody_is_there(void **state)
 {
     (void)state;
@@ -840,6 +883,8 @@ int main(void)
         cmocka_unit_test(test_offline_says_gone_and_keeps_the_slot),
         cmocka_unit_test(test_away_gets_nothing_new),
         cmocka_unit_test(test_silent_session_ends_and_may_come_back),
+        cmocka_unit_test(test_sign_of_life_of_who_is_not_online_brings_her_in),
+        cmocka_unit_test(test_state_of_an_earlier_socket_of_the_session_counts),
         cmocka_unit_test(test_timers_end_when_nobody_is_there),
         cmocka_unit_test(test_much_work_goes_on_by_timer),
         cmocka_unit_test(test_places_are_told_to_the_first_hundred),
