@@ -366,27 +366,28 @@ local function check_states(a, first, count, tag, is_read)
     return nil
 end
 
--- Fills logs: in order of appearance, {log, state, number of its last entry after this commit}; and is_read: states whose type is
--- known. Writing begins with the first log: if that is no list, its RPUSH ends the Function before anything was written.
-local function check_history(a, first, count, tag, logs, is_read)
-    local seen = {}
+-- Fills number_in: of each log the number of its last entry after this commit; and is_read: states whose type is known.
+-- Writing begins with the first log: if that is no list, its RPUSH ends the Function before anything was written.
+local function check_history(a, first, count, tag, number_in, is_read)
+    local state_of = {}
     for i = first, first + 4 * count - 1, 4 do
-        local log, state, number = a[i], a[i + 1], integer(a[i + 2])
-        local h = seen[log]
-        if not h then
+        local log, state = a[i], a[i + 1]
+        local last = number_in[log]
+        if not last then
             if not find(log, tag, 1, true) then return 'log ' .. log end
             if not find(state, tag, 1, true) then return 'state of log ' .. log end
-            h = {log, state, number_of(call('HGET', state, 'n') or '0')}
+            last = number_of(call('HGET', state, 'n') or '0')
             is_read[state] = true
-            seen[log] = h
-            logs[#logs + 1] = h
-            if #logs > 1 then call('LLEN', log) end
+            state_of[log] = state
+            if i > first then call('LLEN', log) end
+        elseif state ~= state_of[log] then
+            return 'two states of log ' .. log
         end
-        if state ~= h[2] then return 'two states of log ' .. log end
-        h[3] = h[3] + 1
-        if number ~= h[3] then
-            return 'number in ' .. log .. ': ' .. digits(h[3]) .. ' is next'
+        last = last + 1
+        if integer(a[i + 2]) ~= last then
+            return 'number in ' .. log .. ': ' .. digits(last) .. ' is next'
         end
+        number_in[log] = last
     end
     return nil
 end
@@ -413,20 +414,22 @@ local function check_timers(a, first, count)
     return nil
 end
 
-local function write_history(a, first, count, logs, keep)
-    local length, limit = {}, keep > 0 and keep + 100
-    local is_long = false
+local function write_history(a, first, count, number_in, keep)
+    local limit, is_long = keep > 0 and keep + 100, nil
     for i = first, first + 4 * count - 1, 4 do
         local n = call('RPUSH', a[i], a[i + 3])
         if limit and n > limit then
-            length[a[i]], is_long = n, true
+            is_long = is_long or {}
+            is_long[a[i]] = true
         end
     end
     if not is_long then return end
-    for _, h in ipairs(logs) do
-        if length[h[1]] then
-            call('LTRIM', h[1], digits(-keep), '-1')
-            call('HSET', h[2], 'b', digits(h[3] - keep))
+    for i = first, first + 4 * count - 1, 4 do
+        local log = a[i]
+        if is_long[log] then
+            is_long[log] = nil
+            call('LTRIM', log, digits(-keep), '-1')
+            call('HSET', a[i + 1], 'b', digits(number_in[log] - keep))
         end
     end
 end
@@ -473,8 +476,8 @@ local function commit(keys, a)
     local states, states_count, history, history_count, out, out_count, numbers, numbers_count, timers, timers_count,
           relays, relays_count, dead, pushes, pushes_count = parse_sections(a)
     if not states then return refuse('BAD counts') end
-    local tag, logs, is_read = '{' .. a[7] .. '}', {}, {}
-    local why = check_history(a, history, history_count, tag, logs, is_read)
+    local tag, number_in, is_read = '{' .. a[7] .. '}', {}, {}
+    local why = check_history(a, history, history_count, tag, number_in, is_read)
         or check_states(a, states, states_count, tag, is_read)
         or check_numbers(a, numbers, numbers_count, keys[5])
         or check_timers(a, timers, timers_count)
@@ -485,7 +488,7 @@ local function commit(keys, a)
     if relays_count > 0 then call('HLEN', keys[6]) end
     if dead then call('XLEN', keys[7]) end
 
-    write_history(a, history, history_count, logs, keep)
+    write_history(a, history, history_count, number_in, keep)
     write_states(a, states, states_count)
     local out_id = ''
     if out_count > 0 then
@@ -510,36 +513,41 @@ end
 
 -- ---- deliver: the next number is appended, an earlier one dropped, a gap refused, a fork taken and counted ----
 
--- Where each fact's strings begin and how many they are; nil when the counts do not add up.
-local function parse_facts(a, at)
-    local facts, count = {}, integer(a[at])
+-- How many facts begin at `at`; nil when the counts do not add up.
+local function count_facts(a, at)
+    local count = integer(a[at])
     if not count then return nil end
     at = at + 1
-    for i = 1, count do
+    for _ = 1, count do
         local first, strings, after = pairs_section(a, at)
         if not first or strings == 0 then return nil end
-        facts[i], at = {first, strings}, after
+        at = after
     end
-    return at == #a + 1 and facts or nil
+    return at == #a + 1 and count or nil
 end
 
 local function deliver(keys, a)
     local destination, from, k = keys[1], keys[2], a[1]
     local epoch, first, trim_ms = integer(a[2]), integer(a[3]), integer(a[4])
-    local facts = parse_facts(a, 5)
-    if not k or not epoch or not first or first == 0 or not trim_ms or not facts then return refuse('BAD counts') end
+    local count = count_facts(a, 5)
+    if not k or not epoch or not first or first == 0 or not trim_ms or not count then return refuse('BAD counts') end
     local mark, mark_epoch = match(call('HGET', from, k) or '0 0', '^(%d+) (%d+)$')
     mark, mark_epoch = number_of(mark), number_of(mark_epoch)
-    local skip, is_fork = 0, first <= mark and epoch > mark_epoch and #facts > 0
+    local skip, is_fork = 0, first <= mark and epoch > mark_epoch and count > 0
     if first > mark + 1 then return refuse('GAP ' .. digits(mark)) end -- @mutant deliver-no-gap
-    if not is_fork then skip = min(#facts, max(0, mark + 1 - first)) end -- @mutant deliver-no-mark
-    for i = skip + 1, #facts do
-        call('XADD', destination, '*', spread(a, facts[i][1], facts[i][1] + facts[i][2] - 1))
-        mark = first + i - 1
+    if not is_fork then skip = min(count, max(0, mark + 1 - first)) end -- @mutant deliver-no-mark
+    local at = 6
+    for i = 1, count do
+        local strings = integer(a[at])
+        if i > skip then
+            call('XADD', destination, '*', spread(a, at + 1, at + strings))
+            mark = first + i - 1
+        end
+        at = at + 1 + strings
     end
-    if skip < #facts then call('HSET', from, k, digits(mark) .. ' ' .. digits(epoch)) end
+    if skip < count then call('HSET', from, k, digits(mark) .. ' ' .. digits(epoch)) end
     if is_fork then call('HINCRBY', from, 'forks', 1) end
-    if trim_ms > 0 and mark % TRIM_EVERY < #facts then
+    if trim_ms > 0 and mark % TRIM_EVERY < count then
         call('XTRIM', destination, 'MINID', digits(max(0, time_ms() - trim_ms)))
     end
     return mark
