@@ -23,6 +23,7 @@ static const struct command commands[] = {
     {"bot", cli_bot, "role: answers from a file of questions and answers"},
     {"dead", cli_dead, "list, show, retry or drop messages that could not be processed"},
 #ifdef CLI_HAS_REPLAY
+    {"record", cli_record, "print a partition's logs as `replay` reads them"},
     {"replay", cli_replay, "run a recorded command log again and print what it decides"},
 #endif
     {"config", cli_config, "hash-password: make a password hash for the configuration"},
