@@ -6,6 +6,7 @@
 #include "base/crypto.h"
 #include "router/conversation.h"
 #include "router/desk.h"
+#include "router/orphans.h"
 #include "router/rules.h"
 
 #include <stdlib.h>
@@ -31,6 +32,7 @@ struct router {
     struct bus *bus;
     struct bus_tail *tail;
     struct bus_subscriber *subscriber;
+    struct router_orphans *orphans;
     struct slot **slots;
     size_t slot_count;
     int64_t store_now_ms; /* the store's clock at the last survey */
@@ -509,6 +511,12 @@ struct router *router_new(const struct router_config *cfg)
     return r;
 }
 
+static bool is_oldest(void *arg)
+{
+    const struct router *r = arg;
+    return r->routers_alive > 0 && r->rank == 0 && !r->is_stopping && bus_is_ready(r->bus);
+}
+
 void router_attach(struct router *r, struct bus *bus)
 {
     static const struct bus_subscriber_ops ops = {
@@ -517,6 +525,7 @@ void router_attach(struct router *r, struct bus *bus)
     r->tail = bus_tail_open(bus, TAIL_COUNT, part_on_entries, NULL);
     r->subscriber = bus_subscriber_open(bus, &ops, r);
     bus_subscribe(r->subscriber, SL_STR(ROUTERS_CHANNEL));
+    r->orphans = router_orphans_new(r->cfg.loop, bus, is_oldest, r);
     sl_timer_start(&r->survey, r->cfg.survey_ms);
 }
 
@@ -545,6 +554,7 @@ void router_free(struct router **pr)
     sl_post_cancel(&r->stopped_post);
     for (size_t i = 0; i < r->slot_count; i++)
         part_free(&r->slots[i]->part);
+    router_orphans_free(&r->orphans);
     bus_subscriber_close(&r->subscriber);
     bus_tail_close(&r->tail);
     r->is_freed = true;
