@@ -524,13 +524,23 @@ static void need(struct talk *t, struct sl_str prefer, struct sl_str avoid, int6
                                .wait_ms = wait_ms});
 }
 
+/* in:{desk:<tenant>}, to the letter: the fact will be relayed there, and whoever may write into a command log may write anything. */
+static bool is_desk_log(struct sl_str stream)
+{
+    const size_t head = sizeof "in:{desk:" - 1;
+    if (!sl_str_starts(stream, "in:{desk:") || stream.len <= head + 1 || stream.ptr[stream.len - 1] != '}')
+        return false;
+    const struct sl_str tenant = sl_str_n(stream.ptr + head, stream.len - head - 1);
+    return tenant.len <= KEY_TENANT_MAX_BYTES && key_part_ok(tenant);
+}
+
 /* An assignment that cannot be taken, and a "gone" for something not held, are always answered: the desk
  * frees that slot. The stream that takes the answer came with the fact; a conversation that no longer exists
  * has no tenant to ask. */
 static void no_assign(struct talk *t)
 {
     const struct event *ev = t->ev;
-    if (!sl_str_starts(ev->reply_to, "in:{desk:") || ev->reply_to.len >= KEY_MAX_BYTES) {
+    if (!is_desk_log(ev->reply_to)) {
         refuse(t, "no_desk", "");
         return;
     }

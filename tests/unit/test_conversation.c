@@ -424,6 +424,30 @@ static void test_assign_stale_is_always_answered(void **state)
     stage_free(&s);
 }
 
+/* Any worker may write into a command log: what is no desk's stream is never delivered to. A name too long for a key would end every
+ * owner of the partition in turn, since the fact is committed by then. */
+static void test_answer_goes_to_a_desk_or_nowhere(void **state)
+{
+    (void)state;
+    char longer[KEY_MAX_BYTES];
+    memset(longer, 'a', sizeof longer);
+    memcpy(longer, "in:{desk:", 9);
+    const struct sl_str bad[] = {
+        SL_STR_NONE,           SL_STR("in:{3}"),        SL_STR("in:{desk:"),
+        SL_STR("in:{desk:}"),  SL_STR("in:{desk:a"),    SL_STR("in:{desk:a}b"),
+        SL_STR("in:{desk:}}"), SL_STR("in:{desk:a b}"), sl_str_n(longer, sizeof longer - 1)};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct stage *s = stage_new(&conversation_ops, "3");
+        struct event ev = {.type = EVENT_ASSIGN, .conv = SL_STR("3.01HZZZZZZZZZZZZZZZZZZZZZZZ"), .ticket = 1};
+        ev.reply_to = bad[i];
+        ev.agent = SL_STR("a1");
+        run(s, ev);
+        assert_int_equal(stage_facts(s, EVENT_REFUSED), 0);
+        assert_int_equal(stage_facts(s, EVENT_REFUSAL), 1);
+        stage_free(&s);
+    }
+}
+
 /* The new need comes before the release, so that the desk knows the place that is kept. */
 static void test_offer_without_answer_goes_back_to_its_place(void **state)
 {
@@ -904,6 +928,7 @@ int main(void)
         cmocka_unit_test(test_fragments_survive_an_answer),
         cmocka_unit_test(test_pending_is_bounded),
         cmocka_unit_test(test_assign_stale_is_always_answered),
+        cmocka_unit_test(test_answer_goes_to_a_desk_or_nowhere),
         cmocka_unit_test(test_offer_without_answer_goes_back_to_its_place),
         cmocka_unit_test(test_gone_of_another_ticket_changes_nothing),
         cmocka_unit_test(test_agent_words_accept_and_answer_both_channels),
