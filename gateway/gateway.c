@@ -30,6 +30,8 @@ const struct sl_key gw_keys[] = {
     {"gateway.hello", SL_CFG_MS, "5s", 100, 60000, false, "time from the upgrade to hello"},
     {"gateway.alive", SL_CFG_MS, "8s", 100, 60000, false,
      "how often desks are told which agents are here; under a third of rules.presence_ms"},
+    {"gateway.messages_per_s", SL_CFG_INT, "2000", 1, 1000000, false,
+     "WebSocket messages of one socket in a second; beyond it the socket is closed with 4429"},
     {"gateway.repeat", SL_CFG_MS, "10s", 100, 60000, false,
      "how long a command is repeated whose outcome the store did not tell"},
     {"inboxes.*.channel", SL_CFG_STR, NULL, 0, 0, false, "which adapter: webchat or loopback"},
@@ -368,7 +370,8 @@ static void open_hub(struct gw *gw, const struct sl_config *cfg)
                                 .heartbeat_ms = (uint64_t)sl_config_int(cfg, "gateway.heartbeat"),
                                 .hello_ms = (uint64_t)sl_config_int(cfg, "gateway.hello"),
                                 .alive_ms = (uint64_t)sl_config_int(cfg, "gateway.alive"),
-                                .command_ms = (uint64_t)sl_config_int(cfg, "gateway.repeat")};
+                                .command_ms = (uint64_t)sl_config_int(cfg, "gateway.repeat"),
+                                .messages_per_s = (unsigned)sl_config_int(cfg, "gateway.messages_per_s")};
     gw->hub = gw_hub_new(&hub);
 }
 

@@ -525,7 +525,8 @@ static bool is_flood(struct gw_session *s)
         s->flood_since_mono_ms = now;
         s->flood_count = 0;
     }
-    return ++s->flood_count > GW_MESSAGES_PER_S_MAX;
+    return ++s->flood_count >
+           (s->hub->cfg.messages_per_s > 0 ? s->hub->cfg.messages_per_s : GW_MESSAGES_PER_S);
 }
 
 void gw_session_message(struct gw_session *s, struct sl_str text)

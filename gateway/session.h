@@ -10,9 +10,8 @@
 #include "gateway/hub.h"
 #include "gateway/topics.h"
 
-#define GW_SESSION_ID_BYTES   32 /* base64url of 16 random bytes and 8 that bind them to their owner */
-#define GW_TOPICS_MAX         32 /* open topics of one socket */
-#define GW_MESSAGES_PER_S_MAX 2000
+#define GW_SESSION_ID_BYTES 32 /* base64url of 16 random bytes and 8 that bind them to their owner */
+#define GW_TOPICS_MAX       32 /* open topics of one socket */
 
 enum gw_phase { GW_PHASE_HELLO, GW_PHASE_PENDING, GW_PHASE_OPEN, GW_PHASE_CLOSING };
 
