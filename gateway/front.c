@@ -4,6 +4,8 @@
  *   and the hub's wheel does the heartbeat;
  * - at the descriptor limit its accept spins: fd_limit_per_thread stays below it, and we count;
  * - a message longer than the receive buffer comes in pieces: put together here, with a cap;
+ * - a POST that was read together with the request before it (GET and POST in one packet) makes it spin for ever: an HTTP
+ *   connection takes one request and is closed with the answer, and what was read behind it goes with it;
  * - asking for WRITEABLE costs two epoll_ctl calls: with nothing waiting and the pipe free we write at once.
  */
 #include "gateway/front.h"
@@ -17,6 +19,7 @@
 #include <libwebsockets.h>
 #include <netdb.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <sys/resource.h>
 
 #define RX_BUFFER_BYTES      1024
@@ -27,6 +30,7 @@
 #define TIMEOUT_S            15 /* to complete a request or an upgrade */
 #define KEEPALIVE_S          30
 #define CLOSE_BYTES_MAX      125 /* RFC 6455 5.5: control payload <= 125 bytes */
+#define FRAME_PATH           "/ws"
 #define REQUEST_MAGIC        0x72657173u
 #define CONN_MAGIC           0x636f6e6eu
 
@@ -59,6 +63,7 @@ struct request {
     char content_type[64];
     char header[1024];
     bool is_dispatched, is_answered;
+    bool is_broken; /* where its body ends is in doubt: 400, and nothing more is read from this connection */
     int status;
 };
 
@@ -567,16 +572,27 @@ static void dispatch(struct request *r)
     r->rq.body = sl_buf_view(&r->body);
     if (r->body.overflow)
         r->rq.answer(&r->rq, 413, "text/plain", SL_STR("body too large\n"));
+    else if (r->is_broken)
+        r->rq.answer(&r->rq, 400, "text/plain", SL_STR("give one Content-Length and no Transfer-Encoding\n"));
     else
         r->front->cfg.request(r->front->cfg.arg, &r->rq);
 }
 
+/* -1: not one number. libwebsockets hands over a repeated header as "5,5" and would itself read the 5: a proxy in front that
+ * reads it otherwise would take the body's end for the next request. RFC 9112 6.3 */
 static int64_t content_length(struct lws *wsi)
 {
     char text[24];
     int64_t n = 0;
+    if (lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING) > 0)
+        return -1;
+    if (lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH) <= 0)
+        return 0;
     struct sl_str value = copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, text, sizeof text);
-    return value.len > 0 && sl_str_int(value, &n) == SL_OK && n >= 0 ? n : 0;
+    for (size_t i = 0; i < value.len; i++)
+        if (value.ptr[i] < '0' || value.ptr[i] > '9')
+            return -1;
+    return value.len > 0 && sl_str_int(value, &n) == SL_OK ? n : -1;
 }
 
 static int on_http_asked(struct lws *wsi, struct request **slot, const char *in, size_t len)
@@ -596,12 +612,10 @@ static int on_http_asked(struct lws *wsi, struct request **slot, const char *in,
     struct request *r = request_new(f, wsi, sl_str_n(in, len));
     *slot = r;
     int64_t body = content_length(wsi);
-    if (body > GW_BODY_MAX_BYTES) {
-        r->body.overflow = true;
+    r->body.overflow = body > GW_BODY_MAX_BYTES;
+    r->is_broken = body < 0;
+    if (r->body.overflow || body <= 0)
         dispatch(r);
-    } else if (body == 0) {
-        dispatch(r);
-    }
     return 0;
 }
 
@@ -613,6 +627,7 @@ static bool write_head(struct request *r, size_t body_len)
         const char *name, *value;
     } always[] = {{"x-content-type-options:", "nosniff"},
                   {"cache-control:", "no-store"},
+                  {"connection:", "close"},
                   {"referrer-policy:", "no-referrer"}};
     if (lws_add_http_header_status(w, (unsigned)r->status, &p, end))
         return false;
@@ -641,16 +656,11 @@ static int on_http_writeable(struct lws *wsi, struct request **slot)
         return 0;
     size_t len = r->answer.len - LWS_PRE;
     bool is_head = sl_str_eq_c(r->rq.method, "HEAD");
-    bool is_cut = r->body.overflow; /* the rest of the body is still coming: do not read it */
-    bool is_written = write_head(r, len);
-    if (is_written && len > 0 && !is_head)
-        is_written =
-            lws_write(wsi, (unsigned char *)r->answer.ptr + LWS_PRE, len, LWS_WRITE_HTTP_FINAL) >= (int)len;
+    if (write_head(r, len) && len > 0 && !is_head)
+        (void)lws_write(wsi, (unsigned char *)r->answer.ptr + LWS_PRE, len, LWS_WRITE_HTTP_FINAL);
     *slot = NULL;
     request_free(r);
-    if (!is_written || is_cut)
-        return -1;
-    return lws_http_transaction_completed(wsi) ? -1 : 0;
+    return -1; /* one request a connection; what is not written yet goes out first */
 }
 
 static void on_http_closed(struct request **slot)
@@ -664,10 +674,26 @@ static void on_http_closed(struct request **slot)
         request_free(r); /* else its answer will */
 }
 
+/* Only a WebSocket of version 13 at /ws: left alone, libwebsockets takes every path and version, and speaks HTTP/2 (h2c) too. */
+static int on_upgrade_asked(struct lws *wsi, const char *to)
+{
+    char path[8], version[8];
+    bool is_ours = strcasecmp(to, "websocket") == 0 &&
+                   sl_str_eq_c(copy_header(wsi, WSI_TOKEN_GET_URI, path, sizeof path), FRAME_PATH) &&
+                   sl_str_eq_c(copy_header(wsi, WSI_TOKEN_VERSION, version, sizeof version), "13");
+    if (is_ours)
+        return 0;
+    SL_COUNT("sluice_ws_refused_total", "reason=\"upgrade\"", "Upgrades refused", 1);
+    (void)lws_return_http_status(wsi, 400, NULL);
+    return -1;
+}
+
 static int on_http(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len)
 {
     struct request **slot = user;
     switch ((int)reason) {
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+        return on_upgrade_asked(wsi, in);
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
         SL_COUNT("sluice_ws_refused_total", "reason=\"protocol\"", "Upgrades refused", 1);
         return -1; /* a WebSocket that does not name sluice.v1 */

@@ -125,6 +125,59 @@ test('an upgrade without the sub-protocol is refused', async () => {
   assert.notEqual(code, 'open');
 });
 
+// What comes back on a connection of its own for these bytes, and whether the gateway closed it.
+const raw = (bytes, ms = 1500) => new Promise(resolve => {
+  const socket = net.connect(s.gateways[0].port, '127.0.0.1');
+  let text = '', closed = false;
+  socket.on('data', data => { text += data.toString('latin1'); });
+  socket.on('error', () => {});
+  socket.on('close', () => { closed = true; done(); });
+  const done = () => { clearTimeout(timer); socket.destroy(); resolve({ codes: [...text.matchAll(/HTTP\/1\.[01] (\d+)/g)].map(m => Number(m[1])), text, closed }); };
+  const timer = setTimeout(done, ms);
+  socket.write(bytes);
+});
+
+const upgrade = (path, to, version = 13, method = 'GET') => `${method} ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n` +
+  `Upgrade: ${to}\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n` +
+  `Sec-WebSocket-Version: ${version}\r\nSec-WebSocket-Protocol: sluice.v1\r\n${method === 'GET' ? '' : 'Content-Length: 0\r\n'}\r\n`;
+
+test('an upgrade to anything but a WebSocket of version 13 at /ws is refused and counted', async () => {
+  const before = await s.metric('sluice_ws_refused_total', 'upgrade');
+  const refused = [upgrade('/ws', 'h2c'), upgrade('/agent', 'websocket'), upgrade('/ws', 'websocket', 8), upgrade('/ws', 'websocket', 13, 'POST')];
+  for (const bytes of refused) assert.deepEqual((await raw(bytes)).codes, [400], bytes);
+  assert.deepEqual((await raw(upgrade('/ws', 'websocket'), 300)).codes, [101]);
+  assert.equal(await s.metric('sluice_ws_refused_total', 'upgrade'), before + refused.length);
+});
+
+test('a request whose end is in doubt gets one 400, and what follows it is not read', async () => {
+  const smuggled = 'GET /livez HTTP/1.1\r\nHost: x\r\n\r\n';
+  const doubtful = ['Content-Length: 5\r\nContent-Length: 36', 'Content-Length: 5, 5', 'Content-Length: 5x', 'Content-Length: +5', 'Content-Length: -1',
+    'Content-Length: 99999999999999999999', 'Content-Length: 36\r\nTransfer-Encoding: chunked', 'Transfer-Encoding: chunked'];
+  for (const headers of doubtful) {
+    const got = await raw(`POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n${headers}\r\n\r\n${smuggled}${smuggled}`);
+    assert.deepEqual([headers, got.codes, got.closed], [headers, [400], true]);
+  }
+});
+
+test('requests behind one another on a connection: the first is answered, the rest goes with the connection, nothing hangs', async () => {
+  const get = path => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`;
+  const login = 'POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}';
+  const piles = [[get('/livez') + login, 200], [get('/nothing') + login + get('/livez'), 404], [login + login, 400], [login + get('/livez'), 400]];
+  for (const [bytes, code] of piles) {
+    const got = await raw(bytes);
+    assert.deepEqual([got.codes, got.closed], [[code], true], bytes);
+    assert.equal((await s.get('/livez')).status, 200);
+  }
+});
+
+test('a message whose last fragment is empty is whole', async () => {
+  const v = await open();
+  const pong = v.next(f => f.t === 'pong', 2000);
+  v.raw('{"t":"ping"}', { fin: false });
+  v.raw('', { fin: true });
+  await pong;
+});
+
 test("a visitor's topics and commands are his own", async () => {
   const v = await open();
   assert.equal((await v.sub('queue')).code, 'EDENIED');
