@@ -142,7 +142,7 @@ sl_err cli_set(const char *text, struct sl_fail *why)
         name[n++] = *c == '.' || *c == '-' ? '_' : (char)toupper((unsigned char)*c);
     }
     name[n] = '\0';
-    if (*c != '=' || c == text)
+    if (*c != '=' || memchr(text, '.', (size_t)(c - text)) == NULL) /* every key has a dot */
         return sl_fail_set(why, SL_EINVAL, 0,
                            "--set: expected KEY=VALUE, such as gateway.listen=127.0.0.1:8080");
     if (setenv(name, c + 1, 1) != 0)

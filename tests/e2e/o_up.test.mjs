@@ -106,6 +106,7 @@ test('wrong usage and wrong configuration are told apart by their exit codes', (
   assert.equal(run(['gateway', '--config', '/nowhere.yaml']).status, 78);
   assert.equal(run(['bot', '--check-config']).status, 78);
   assert.match(run(['router', '--set', 'no.such=1', '--check-config']).stderr, /NO__SUCH: no such key/);
+  assert.equal(run(['router', '--set', 'listen=127.0.0.1:1', '--check-config']).status, 64);
   assert.equal(run(['router', '--set', 'rules.accept_ms=1', '--check-config']).status, 78);
   const printed = run(['gateway', '--set', 'store.password=hunter22', '--print-config']);
   assert.equal(printed.status, 0);
