@@ -204,6 +204,13 @@ static struct sl_str session_slot(int64_t number, char out[16])
     return sl_str_n(out, (size_t)n);
 }
 
+/* The id of that command, as its sender named it. */
+static struct sl_str session_name(int64_t number, char out[16])
+{
+    int n = snprintf(out, 16, "i%d", (int)(number % SESSION_ANSWERS));
+    return sl_str_n(out, (size_t)n);
+}
+
 /* What the session's token bucket holds now, and how long until it holds one. */
 static double tokens_now(struct function_call *f, const struct accept *in, int64_t burst, int64_t *retry_ms)
 {
@@ -222,6 +229,16 @@ static double tokens_now(struct function_call *f, const struct accept *in, int64
     return tokens;
 }
 
+/* The sender's own id among the event's names and values; empty when it has none. */
+static struct sl_str accept_id(struct function_call *f, const struct accept *in)
+{
+    for (size_t i = in->fields.first; i + 1 < in->fields.after; i += 2) {
+        if (sl_str_eq_c(f->arg[i], "id"))
+            return f->arg[i + 1];
+    }
+    return SL_STR_NONE;
+}
+
 /* NULL: go on and append. */
 static redisReply *accept_by_number(struct function_call *f, struct accept *in)
 {
@@ -230,8 +247,12 @@ static redisReply *accept_by_number(struct function_call *f, struct accept *in)
         return refuse(f, "BAD number");
     int64_t last = memory_hash_int(f->data, f->key[1], SL_STR("n"));
     if (in->number <= last) {
-        struct sl_str entry = SL_STR_NONE;
-        if (in->number > last - SESSION_ANSWERS)
+        struct sl_str entry = SL_STR_NONE, id;
+        bool is_known = in->number > last - SESSION_ANSWERS;
+        if (is_known && memory_hash_get(f->data, f->key[1], session_name(in->number, slot), &id) &&
+            !sl_str_eq(id, accept_id(f, in)))
+            return memory_error(f->arena, "CONFLICT another command has this number");
+        if (is_known)
             (void)memory_hash_get(f->data, f->key[1], session_slot(in->number, slot), &entry);
         return pair_of(f, "dup", memory_text(f->arena, entry));
     }
@@ -264,6 +285,7 @@ static void remember_number(struct function_call *f, const struct accept *in, st
     char slot[16], tokens[32];
     memory_hash_set_int(f->data, f->key[1], SL_STR("n"), in->number);
     (void)memory_hash_set(f->data, f->key[1], session_slot(in->number, slot), entry);
+    (void)memory_hash_set(f->data, f->key[1], session_name(in->number, slot), accept_id(f, in));
     if (!in->has_tokens)
         return;
     int n = snprintf(tokens, sizeof tokens, "%.3f", in->tokens - 1);

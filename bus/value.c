@@ -58,13 +58,11 @@ static const struct {
     const char *word;
     sl_err err;
 } ERROR_WORDS[] = {
-    {"FENCED", SL_EFENCED},    {"MOVED_OFFSET", SL_EMOVED}, {"GAP", SL_EGAP},
-    {"FULL", SL_EAGAIN},       {"RATE", SL_ERATE},          {"TOOBIG", SL_ETOOBIG},
-    {"NONE", SL_ENOTFOUND},    {"BAD", SL_EREFUSED},        {"LOADING", SL_EAGAIN},
-    {"BUSY", SL_EAGAIN},       {"OOM", SL_EAGAIN},          {"MISCONF", SL_EAGAIN},
-    {"NOREPLICAS", SL_EAGAIN}, {"READONLY", SL_EAGAIN},     {"MASTERDOWN", SL_EAGAIN},
-    {"TRYAGAIN", SL_EAGAIN},   {"CLUSTERDOWN", SL_EAGAIN},  {"MOVED", SL_EREFUSED},
-    {"ASK", SL_EREFUSED},
+    {"FENCED", SL_EFENCED},  {"MOVED_OFFSET", SL_EMOVED}, {"GAP", SL_EGAP},        {"FULL", SL_EAGAIN},
+    {"RATE", SL_ERATE},      {"TOOBIG", SL_ETOOBIG},      {"NONE", SL_ENOTFOUND},  {"CONFLICT", SL_ECONFLICT},
+    {"BAD", SL_EREFUSED},    {"LOADING", SL_EAGAIN},      {"BUSY", SL_EAGAIN},     {"OOM", SL_EAGAIN},
+    {"MISCONF", SL_EAGAIN},  {"NOREPLICAS", SL_EAGAIN},   {"READONLY", SL_EAGAIN}, {"MASTERDOWN", SL_EAGAIN},
+    {"TRYAGAIN", SL_EAGAIN}, {"CLUSTERDOWN", SL_EAGAIN},  {"MOVED", SL_EREFUSED},  {"ASK", SL_EREFUSED},
 };
 
 static struct sl_str first_word(struct sl_str s)

@@ -94,8 +94,14 @@ static void on_command_settled(void *owner, const struct gw_command *c, sl_err e
                                const char *words)
 {
     struct gw_session *s = owner;
+    if (err == SL_EGAP)
+        words = "an earlier number is missing: go on from the one in expect";
+    else if (err == SL_ECONFLICT)
+        words = "another command was sent under this number: say hello without a session";
     if (err != SL_OK) {
         gw_session_error(s, gw_command_id(c), err, words, err == SL_EGAP ? last_number + 1 : 0);
+        if (err == SL_ECONFLICT) /* another socket counts in this session: this one needs its own */
+            gw_session_close(s, FRAME_CLOSE_REPLACED);
         return;
     }
     if (sl_mutant("ack-before-append"))

@@ -135,6 +135,23 @@ static void accept_numbers_frames_without_gaps(void **state)
     finish(w);
 }
 
+/* Two sockets of one session count apart: the second command must not pass for a repeat of the first. */
+static void accept_knows_a_repeat_from_another_command(void **state)
+{
+    struct world *w = *state;
+    static const char FORM[] = "FCALL accept_1 2 in:{3} sess:{3}:s n %u 100 0 0 60000 4 t message id %s";
+    char m[512], first[64];
+    (void)snprintf(first, sizeof(first), "%.60s", member(world_say(w, FORM, 1, "a"), 1, m));
+    const char *repeat = world_say(w, FORM, 1, "a");
+    assert_string_equal(member(repeat, 0, m), "dup");
+    assert_string_equal(member(repeat, 1, m), first);
+    (void)world_say(w, FORM, 1, "b");
+    assert_int_equal(w->err, SL_ECONFLICT);
+    assert_string_equal(member(world_say(w, FORM, 2, "b"), 0, m), "ok");
+    world_expect(w, "2", "XLEN in:{3}");
+    finish(w);
+}
+
 static void accept_answers_old_repeats_without_the_entry(void **state)
 {
     struct world *w = *state;
@@ -855,6 +872,7 @@ int run_functions_cases(void)
 {
     const struct CMUnitTest cases[] = {
         WORLD_BOTH(accept_numbers_frames_without_gaps),
+        WORLD_BOTH(accept_knows_a_repeat_from_another_command),
         WORLD_BOTH(accept_answers_old_repeats_without_the_entry),
         WORLD_BOTH(accept_limits_the_rate_of_a_session),
         WORLD_BOTH(accept_refuses_when_the_log_is_full_but_knows_repeats),
