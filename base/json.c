@@ -57,7 +57,8 @@ static bool quote_plain(struct sl_buf *out, struct sl_str v)
     if (at == NULL)
         return true; /* overflow: everything is ignored from here on */
     at[0] = '"';
-    memcpy(at + 1, v.ptr, v.len);
+    if (v.len > 0)
+        memcpy(at + 1, v.ptr, v.len);
     at[v.len + 1] = '"';
     out->len += v.len + 2;
     return true;

@@ -379,11 +379,13 @@ static size_t format_command(struct redis_link *l, const struct bus_args *args)
     char *at = put_head(l->command, '*', args->count);
     for (size_t i = 0; i < args->count; i++) {
         at = put_head(at, '$', args->len[i]);
-        memcpy(at, args->ptr[i], args->len[i]);
+        if (args->len[i] > 0)
+            memcpy(at, args->ptr[i], args->len[i]);
         at += args->len[i];
         *at++ = '\r';
         *at++ = '\n';
     }
+    *at = '\0'; /* hiredis looks for the command's name with strchr */
     return (size_t)(at - l->command);
 }
 

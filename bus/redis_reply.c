@@ -86,7 +86,8 @@ static void *create_string(const redisReadTask *task, char *text, size_t len)
         return NULL;
     r->str = (char *)(r + 1);
     r->len = len;
-    memcpy(r->str, text, len);
+    if (len > 0)
+        memcpy(r->str, text, len);
     r->str[len] = '\0';
     return r;
 }

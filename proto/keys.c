@@ -10,7 +10,8 @@ static void add(struct key *k, const char *p, size_t n)
 {
     sl_assert(n < KEY_MAX_BYTES -
                       k->len); /* parts were checked at the edge (key_part_ok); one byte stays for the NUL */
-    memcpy(k->ptr + k->len, p, n);
+    if (n > 0)
+        memcpy(k->ptr + k->len, p, n);
     k->len += n;
     k->ptr[k->len] = '\0';
 }
