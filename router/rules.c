@@ -27,7 +27,7 @@ static const struct {
 };
 
 static const char *const default_human[] = {"人工",  "真人",        "转接客服",       "human",
-                                            "agent", "real person", "representative", NULL};
+                                            "agent", "a person", "real person", "representative", NULL};
 static const char *const default_not_human[] = {"人工智能", "人工费", "user agent", "travel agent", NULL};
 static const char *const no_words[] = {NULL};
 
