@@ -26,8 +26,8 @@ static const struct {
 #undef X
 };
 
-static const char *const default_human[] = {"人工",  "真人",        "转接客服",       "human",
-                                            "agent", "a person", "real person", "representative", NULL};
+static const char *const default_human[] = {"人工",     "真人",        "转接客服",       "human", "agent",
+                                            "a person", "real person", "representative", NULL};
 static const char *const default_not_human[] = {"人工智能", "人工费", "user agent", "travel agent", NULL};
 static const char *const no_words[] = {NULL};
 
@@ -264,7 +264,7 @@ const char *rules_default_json(void)
 #define X(member, fallback, least, most, words) "\"" #member "\":" #fallback ","
     return "{" RULES_NUMBERS(
         X) "\"language\":\"zh\","
-           "\"human_words\":[\"人工\",\"真人\",\"转接客服\",\"human\",\"agent\",\"real "
+           "\"human_words\":[\"人工\",\"真人\",\"转接客服\",\"human\",\"agent\",\"a person\",\"real "
            "person\",\"representative\"],"
            "\"not_human_words\":[\"人工智能\",\"人工费\",\"user agent\",\"travel agent\"],"
            "\"queues\":[],\"inboxes\":{\"*\":{\"bot\":\"faq\",\"queue\":\"default\",\"skills\":\"\","

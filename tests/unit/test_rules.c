@@ -67,6 +67,7 @@ static void test_wants_human(void **state)
         {"agents", false},
         {"my travel agent said", false},
         {"a real person, now", true},
+        {"I want a person", true},
         {"Where is my order?", false},
         {"", false},
         {"人", false},
