@@ -119,7 +119,7 @@ async function fullPath(aof) {
     for (const peer of round % 2 ? ['node', 'sluice'] : ['sluice', 'node']) {
       const store = { ...(await redis(aof)), aof };
       const system = await (peer === 'node' ? startNode(store) : startSluice(store));
-      const base = ['-m', system.mode, '-p', system.ports.join(','), ...processArgs(system.pids)];
+      const base = ['-m', system.mode, '-u', system.mode === 'sluice' ? '/ws' : '/', '-p', system.ports.join(','), ...processArgs(system.pids)];
       if (only.has('path')) {
         const r = load([...base, '-c', 50, '-d', seconds, '-w', 2]);
         rows[peer].push(r);
@@ -148,7 +148,7 @@ async function memory() {
   const ours = [], theirs = [], count = 10000;
   for (let round = 1; round <= rounds; round++) {
     const store = { ...(await redis('no')), aof: 'no' }, system = await startSluice(store);
-    const r = load(['-m', 'sluice', '-p', system.ports[0], '-c', count, '-d', 0, ...processArgs({ gateway: system.pids.gateway, redis: store.child.pid })]);
+    const r = load(['-m', 'sluice', '-u', '/ws', '-p', system.ports[0], '-c', count, '-d', 0, ...processArgs({ gateway: system.pids.gateway, redis: store.child.pid })]);
     ours.push(sum(r.pss_bytes_a_connection));
     console.log(`  round ${round} sluice ${r.open} open: ${parts(r.pss_bytes_a_connection)} bytes a connection`);
     await stop(system);
@@ -172,9 +172,9 @@ async function storm(aof) {
   const store = { ...(await redis(aof)), aof }, system = await startSluice(store, 2);
   const [a, b] = system.ports;
   // one load process holds under 20,000 sockets: the idle ones and the storm in one, the established conversations in the other
-  const idle = loadAsync(['-m', 'sluice', '-p', `${a},${b}`, '-c', 15000, '-a', 0, '-k', 256, '-R', 5000, '-d', 12, '-w', 8, ...processArgs(system.pids)]);
+  const idle = loadAsync(['-m', 'sluice', '-u', '/ws', '-p', `${a},${b}`, '-c', 15000, '-a', 0, '-k', 256, '-R', 5000, '-d', 12, '-w', 8, ...processArgs(system.pids)]);
   await sleep(1000);
-  const active = await loadAsync(['-m', 'sluice', '-p', `${a},${b}`, '-c', 200, '-r', 300, '-d', 30, '-w', 1]);
+  const active = await loadAsync(['-m', 'sluice', '-u', '/ws', '-p', `${a},${b}`, '-c', 200, '-r', 300, '-d', 30, '-w', 1]);
   const rest = await idle;
   console.log(`storm (${aof}): ${rest.open} idle visitors on two gateways, 5000 reconnect at once; meanwhile ${active.messages} messages at ${active.rate}/s: p50 ${active.p50} ms, p99 ${active.p99} ms (promised: 500 ms), lost ${active.lost}; open at the end ${rest.open_at_end} of 15000`);
   await stop(system);
