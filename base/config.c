@@ -591,6 +591,12 @@ size_t sl_config_list(const struct sl_config *cfg, const char *key, const char *
     return v->items_count;
 }
 
+bool sl_config_is_given(const struct sl_config *cfg, const char *key)
+{
+    const struct config_value *v = sl_map_get(cfg->values, sl_str_c(key));
+    return v != NULL && v->origin != CONFIG_DEFAULT;
+}
+
 size_t sl_config_entries(const struct sl_config *cfg, const char *section, const char *const **names)
 {
     sl_assert(sl_config_is_section(cfg, sl_str_c(section)));

@@ -37,6 +37,8 @@ const char *sl_config_str(const struct sl_config *cfg, const char *key);
 int64_t sl_config_int(const struct sl_config *cfg, const char *key); /* INT, MS, BYTES */
 bool sl_config_bool(const struct sl_config *cfg, const char *key);
 size_t sl_config_list(const struct sl_config *cfg, const char *key, const char *const **items);
+/* Does the file, the environment or the command line say anything of it? A key that is in no table: no. */
+bool sl_config_is_given(const struct sl_config *cfg, const char *key);
 /* "inboxes" -> names in file order */
 size_t sl_config_entries(const struct sl_config *cfg, const char *section, const char *const **names);
 /* Write every key with value, origin (default, file:line, env) and help; secrets as "(set)" or "(empty)". */

@@ -40,12 +40,62 @@ const struct chan_ops *chan_find(struct sl_str name)
     return NULL;
 }
 
+static bool has_key(const struct sl_key *table, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(table[i].key, name) == 0)
+            return true;
+    return false;
+}
+
+#define KEYS_MAX 256
+const struct sl_key *chan_keys(void)
+{
+    static struct sl_key all[KEYS_MAX + 1];
+    size_t count = 0;
+    if (all[0].key != NULL)
+        return all;
+    for (size_t i = 0; i < sizeof adapters / sizeof adapters[0]; i++) {
+        for (const struct sl_key *k = adapters[i]->keys; k->key != NULL; k++) {
+            if (has_key(all, count, k->key))
+                continue; /* adapters may share a key: the first one's type and default count */
+            sl_assert(count < KEYS_MAX);
+            all[count++] = *k;
+        }
+    }
+    return all;
+}
+
+static struct chan *checked(const struct chan *ch)
+{
+    sl_assert(ch != NULL && ch->magic == CHAN_MAGIC);
+    return (struct chan *)(uintptr_t)ch;
+}
+
+/* The whole table knows the keys of every adapter; an inbox may have those of its own only. */
+static sl_err refuse_foreign_keys(const struct chan *ch, const struct sl_config *cfg, struct sl_fail *why)
+{
+    for (const struct sl_key *k = chan_keys(); k->key != NULL; k++) {
+        char key[CHAN_KEY_MAX];
+        bool is_its = false;
+        for (const struct sl_key *own = ch->ops->keys; own->key != NULL; own++)
+            is_its = is_its || strcmp(own->key, k->key) == 0;
+        if (is_its || !sl_str_starts(sl_str_c(k->key), "inboxes.*."))
+            continue;
+        chan_key(ch, k->key + strlen("inboxes.*."), key);
+        if (sl_config_is_given(cfg, key))
+            return sl_fail_set(why, SL_EINVAL, 0, "%s: the channel %s has no such key", key, ch->ops->name);
+    }
+    return SL_OK;
+}
+
 /* Wrong members are a programming fault of the adapter, found at the first start. */
 static void check_ops(const struct chan_ops *ops)
 {
     sl_assert(ops->api == CHAN_API);
     sl_assert(ops->open != NULL && ops->start != NULL && ops->drain != NULL && ops->close != NULL);
     sl_assert(((ops->caps & CHAN_CAP_SEND) != 0) == (ops->send != NULL));
+    sl_assert(ops->query == NULL || ops->send != NULL);
     sl_assert(((ops->caps & CHAN_CAP_REQUEST) != 0) == (ops->request != NULL));
     sl_assert(((ops->caps & CHAN_CAP_SOCKET) != 0) == (ops->hello != NULL && ops->frame != NULL));
 }
@@ -82,7 +132,7 @@ struct chan *chan_new(const struct chan_ops *ops, const struct chan_host *host, 
     ch->inbox = sl_strdup(inbox);
     ch->tenant = sl_strdup(tenant);
     ch->priv = ops->priv_size > 0 ? sl_alloc(ops->priv_size) : NULL;
-    if (ops->open(ch, cfg, why) != SL_OK) {
+    if (refuse_foreign_keys(ch, cfg, why) != SL_OK || ops->open(ch, cfg, why) != SL_OK) {
         chan_destroy(ch);
         return NULL;
     }
@@ -90,12 +140,6 @@ struct chan *chan_new(const struct chan_ops *ops, const struct chan_host *host, 
     ch->frames = counter_of("frame", ops->name);
     ch->requests = counter_of("request", ops->name);
     return ch;
-}
-
-static struct chan *checked(const struct chan *ch)
-{
-    sl_assert(ch != NULL && ch->magic == CHAN_MAGIC);
-    return (struct chan *)(uintptr_t)ch;
 }
 
 void chan_free(struct chan **chp)
@@ -141,6 +185,21 @@ const struct chan_ops *chan_ops_of(const struct chan *ch)
     return checked(ch)->ops;
 }
 
+void chan_limits(const struct chan *ch, struct chan_limits *out)
+{
+    const struct chan_ops *ops = checked(ch)->ops;
+    if (ops->limits_of != NULL)
+        ops->limits_of(ch, out);
+    else
+        *out = ops->limits;
+}
+
+void chan_key(const struct chan *ch, const char *name, char out[CHAN_KEY_MAX])
+{
+    int n = snprintf(out, CHAN_KEY_MAX, "inboxes.%s.%s", checked(ch)->inbox, name);
+    sl_assert(n > 0 && n < CHAN_KEY_MAX);
+}
+
 sl_err chan_start(struct chan *ch)
 {
     sl_assert(!checked(ch)->is_started);
@@ -148,13 +207,34 @@ sl_err chan_start(struct chan *ch)
     return ch->ops->start(ch);
 }
 
-sl_err chan_send(struct chan *ch, const struct msg *m, struct chan_job *job)
+void chan_hold(struct chan *ch, bool is_holder)
+{
+    if (checked(ch)->ops->hold != NULL)
+        ch->ops->hold(ch, is_holder);
+}
+
+sl_err chan_send(struct chan *ch, const struct chan_send *s, struct chan_job *job)
 {
     sl_assert(checked(ch)->ops->caps & CHAN_CAP_SEND);
     if (ch->is_draining)
         return SL_EAGAIN;
     sl_count(ch->sends, 1);
-    return ch->ops->send(ch, m, job);
+    return ch->ops->send(ch, s, job);
+}
+
+sl_err chan_query(struct chan *ch, const struct chan_send *s, struct chan_job *job)
+{
+    if (checked(ch)->ops->query == NULL)
+        return SL_ENOTFOUND;
+    if (ch->is_draining)
+        return SL_EAGAIN;
+    return ch->ops->query(ch, s, job);
+}
+
+void chan_typing(struct chan *ch, struct sl_str address, bool is_typing)
+{
+    if (checked(ch)->ops->typing != NULL && !ch->is_draining)
+        ch->ops->typing(ch, address, is_typing);
 }
 
 void chan_accepted(struct chan *ch, struct chan_ticket *t, sl_err result)

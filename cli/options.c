@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "bot/bot.h"
 #ifdef CLI_HAS_GATEWAY
+#include "channels/channel.h"
 #include "gateway/gateway.h"
 #endif
 #ifdef CLI_HAS_ROUTER
@@ -62,6 +63,7 @@ const struct sl_key *cli_keys(void)
     append_keys(&all, &count, own_keys, sizeof own_keys / sizeof *own_keys);
 #ifdef CLI_HAS_GATEWAY
     append_keys(&all, &count, gw_keys, count_keys(gw_keys));
+    append_keys(&all, &count, chan_keys(), count_keys(chan_keys()));
 #endif
 #ifdef CLI_HAS_ROUTER
     append_keys(&all, &count, router_keys, count_keys(router_keys));

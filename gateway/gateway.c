@@ -3,8 +3,6 @@
 #include "gateway/gateway_priv.h"
 
 #include "base/log.h"
-#include "channels/loopback/loopback.h"
-#include "channels/webchat/webchat.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +37,6 @@ const struct sl_key gw_keys[] = {
     {"inboxes.*.rate", SL_CFG_INT, "5", 0, 100000, true,
      "messages a second of one visitor's session, 0: no limit"},
     {"inboxes.*.burst", SL_CFG_INT, "10", 1, 100000, true, "messages at once of one visitor's session"},
-    WEBCHAT_KEYS, /* loopback's secret is the same key */
     {"agents.*.tenant", SL_CFG_STR, NULL, 0, 0, true, "whose agent"},
     {"agents.*.name", SL_CFG_STR, "", 0, 0, true, "name as shown; empty: the entry's"},
     {"agents.*.password_hash", SL_CFG_SECRET, "", 0, 0, true,
@@ -152,18 +149,11 @@ static sl_err host_inbound(struct chan *ch, const struct msg *m, struct chan_tic
 }
 
 /* No delivery lane gives jobs to adapters yet, so none can be settled. */
-static void host_sent(struct chan *ch, struct chan_job *job, struct sl_str remote_id)
+static void host_settled(struct chan *ch, struct chan_job *job, const struct chan_result *r)
 {
     (void)ch;
     (void)job;
-    (void)remote_id;
-}
-
-static void host_failed(struct chan *ch, struct chan_job *job, const struct sl_fail *why)
-{
-    (void)ch;
-    (void)job;
-    (void)why;
+    (void)r;
 }
 
 static void host_state(struct chan *ch, enum chan_state now)
@@ -180,12 +170,8 @@ static void host_closed(struct chan *ch)
     box->is_closed = true;
 }
 
-static const struct chan_host adapter_host = {.inbound = host_inbound,
-                                              .sent = host_sent,
-                                              .failed = host_failed,
-                                              .unknown = host_failed,
-                                              .state = host_state,
-                                              .closed = host_closed};
+static const struct chan_host adapter_host = {
+    .inbound = host_inbound, .settled = host_settled, .state = host_state, .closed = host_closed};
 
 static void read_rates(struct gw_box *box, const struct sl_config *cfg)
 {
@@ -266,15 +252,18 @@ static bool is_path(struct sl_str path, const char *route, bool is_prefix)
     return is_prefix ? sl_str_starts(path, route) && path.len > strlen(route) : sl_str_eq_c(path, route);
 }
 
-/* POST /<channel>/<inbox>: a provider calls its adapter. False: there is no such thing. */
+/* /<channel>/<inbox>[/...]: a provider calls its adapter. False: there is no such thing. */
 static bool give_to_adapter(struct gw *gw, struct chan_request *rq)
 {
     for (size_t i = 0; i < gw->box_count; i++) {
         struct chan *ch = gw->boxes[i].inbox.ch;
         char path[MSG_ID_MAX_BYTES + 64];
         (void)snprintf(path, sizeof path, "/%s/%s", chan_ops_of(ch)->name, chan_inbox(ch));
-        if (!(chan_ops_of(ch)->caps & CHAN_CAP_REQUEST) || !sl_str_eq_c(rq->path, path))
+        size_t len = strlen(path);
+        if (!(chan_ops_of(ch)->caps & CHAN_CAP_REQUEST) || !sl_str_starts(rq->path, path) ||
+            (rq->path.len > len && rq->path.ptr[len] != '/'))
             continue;
+        rq->rest = sl_str_n(rq->path.ptr + len, rq->path.len - len);
         sl_err err = chan_request(ch, rq);
         if (err != SL_OK)
             gw_rest_problem(rq, err, sl_err_text(err));

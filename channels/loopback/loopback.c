@@ -54,10 +54,10 @@ static sl_err loopback_start(struct chan *ch)
     return SL_OK;
 }
 
-static sl_err loopback_send(struct chan *ch, const struct msg *m, struct chan_job *job)
+static sl_err loopback_send(struct chan *ch, const struct chan_send *s, struct chan_job *job)
 {
     struct loopback *lb = chan_priv(ch);
-    (void)m;
+    (void)s;
     if (lb->jobs == LOOPBACK_JOBS_MAX)
         return SL_EAGAIN;
     lb->job[lb->jobs++] = job;
@@ -70,7 +70,8 @@ static void loopback_settle_jobs(struct loopback *lb)
     const struct chan_host *host = chan_host_of(lb->ch);
     size_t count = lb->jobs;
     for (size_t i = 0; i < count; i++)
-        host->sent(lb->ch, lb->job[i], SL_STR("loopback"));
+        host->settled(lb->ch, lb->job[i],
+                      &(struct chan_result){.outcome = CHAN_SENT, .remote_id = SL_STR("loopback")});
     lb->jobs -= count; /* the host may have given new ones meanwhile */
     memmove(lb->job, lb->job + count, lb->jobs * sizeof lb->job[0]);
     if (lb->jobs > 0)
@@ -212,6 +213,10 @@ const struct chan_ops loopback_ops = {
     .name = "loopback",
     .caps = CHAN_CAP_SEND | CHAN_CAP_REQUEST,
     .priv_size = sizeof(struct loopback),
+    .limits = {.text_max = MSG_TEXT_MAX_BYTES,
+               .unknown = CHAN_AT_MOST_ONCE,
+               .rate_per_s = 1000,
+               .window = 100},
     .horizon_ms = 3600000, /* its callers repeat within an hour */
     .keys = loopback_keys,
     .open = loopback_open,

@@ -187,7 +187,6 @@ const struct chan_ops webchat_ops = {
     .name = "webchat",
     .caps = CHAN_CAP_SOCKET,
     .priv_size = sizeof(struct webchat),
-    .text_max = MSG_TEXT_MAX_BYTES,
     .horizon_ms = 0,
     .keys = webchat_keys,
     .open = webchat_open,

@@ -24,7 +24,7 @@ def files(root, *suffixes, among=None):
     """Paths below root, from the root; build folders and packages left out."""
     for directory, names, found in os.walk(root):
         names[:] = sorted(n for n in names if not is_skipped(root, directory, n))
-        for name in sorted(found):
+        for name in sorted(set(found) - {'.git'}):  # a file in a linked work tree
             path = os.path.relpath(os.path.join(directory, name), root)
             if suffixes and not name.endswith(suffixes):
                 continue
