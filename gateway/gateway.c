@@ -72,107 +72,6 @@ static const struct gw_agent *find_agent(void *arg, struct sl_str tenant, struct
     return gw_people_agent(gw->people, tenant, id_or_name);
 }
 
-/* A message that an adapter or the API wants appended. */
-struct append {
-    struct gw *gw;
-    bus_accept_fn fn;
-    void *arg;
-};
-
-static void on_appended(void *arg, sl_err err, const struct bus_accept_result *res, const struct sl_fail *why)
-{
-    struct append *a = arg;
-    a->gw->appends--;
-    a->fn(a->arg, err, res, why);
-    free(a);
-}
-
-sl_err gw_append_message(struct gw *gw, const struct gw_inbox *inbox, const struct msg *m, int64_t horizon_ms,
-                         bus_accept_fn fn, void *arg)
-{
-    char addr[KEY_MAX_BYTES], tag[KEY_TAG_MAX_BYTES];
-    unsigned partitions = bus_partitions(gw->bus);
-    if (partitions == 0 || gw->life != GW_RUNNING)
-        return SL_EAGAIN;
-    int n =
-        snprintf(addr, sizeof addr, "%s/%s/%.*s", inbox->tenant, inbox->name, (int)m->who.len, m->who.ptr);
-    sl_assert(n > 0 && (size_t)n < sizeof addr);
-    struct event ev = {.type = EVENT_MESSAGE,
-                       .addr = sl_str_n(addr, (size_t)n),
-                       .id = m->id,
-                       .text = m->text,
-                       .data = m->data};
-    ev.kind = sl_str_c(msg_kind_name(m->kind));
-    ev.channel = sl_str_c(chan_ops_of(inbox->ch)->name);
-    ev.at_ms = sl_loop_unix_ms(gw->loop);
-    ev.trace = m->traceparent;
-    key_partition_tag(tag, key_address_partition(ev.addr, partitions));
-    struct bus_accept in = {
-        .tag = tag, .dedupe = BUS_BY_ID, .id = m->id, .horizon_ms = horizon_ms, .event = &ev};
-    struct append *a = sl_alloc(sizeof *a);
-    *a = (struct append){gw, fn, arg};
-    sl_err err = bus_accept(gw->bus, &in, on_appended, a);
-    if (err != SL_OK)
-        free(a);
-    else
-        gw->appends++;
-    return err;
-}
-
-struct inbound {
-    struct chan *ch;
-    struct chan_ticket *ticket;
-};
-
-static void on_inbound_appended(void *arg, sl_err err, const struct bus_accept_result *res,
-                                const struct sl_fail *why)
-{
-    struct inbound *in = arg;
-    (void)res;
-    (void)why;
-    bool is_unknown =
-        err == SL_ETIMEOUT || err == SL_ECLOSED; /* the provider repeats it, and the store knows its id */
-    chan_accepted(in->ch, in->ticket, is_unknown ? SL_EAGAIN : err);
-    free(in);
-}
-
-static sl_err host_inbound(struct chan *ch, const struct msg *m, struct chan_ticket *t)
-{
-    struct gw_box *box = chan_core(ch);
-    struct inbound *in = sl_alloc(sizeof *in);
-    *in = (struct inbound){ch, t};
-    sl_err err =
-        gw_append_message(box->gw, &box->inbox, m, chan_ops_of(ch)->horizon_ms, on_inbound_appended, in);
-    if (err != SL_OK)
-        free(in);
-    return err;
-}
-
-/* No delivery lane gives jobs to adapters yet, so none can be settled. */
-static void host_settled(struct chan *ch, struct chan_job *job, const struct chan_result *r)
-{
-    (void)ch;
-    (void)job;
-    (void)r;
-}
-
-static void host_state(struct chan *ch, enum chan_state now)
-{
-    struct gw_box *box = chan_core(ch);
-    box->is_up = now == CHAN_UP;
-    sl_log(SL_INFO, "inbox state", SL_KV("inbox", chan_inbox(ch)),
-           SL_KV("state", box->is_up ? "up" : "down"));
-}
-
-static void host_closed(struct chan *ch)
-{
-    struct gw_box *box = chan_core(ch);
-    box->is_closed = true;
-}
-
-static const struct chan_host adapter_host = {
-    .inbound = host_inbound, .settled = host_settled, .state = host_state, .closed = host_closed};
-
 static void read_rates(struct gw_box *box, const struct sl_config *cfg)
 {
     char key[MSG_ID_MAX_BYTES + 32];
@@ -196,7 +95,7 @@ static sl_err open_box(struct gw *gw, struct gw_box *box, const struct sl_config
         return sl_fail_set(why, SL_EINVAL, 0, "%s: there is no adapter \"%s\"", key, channel);
     (void)snprintf(key, sizeof key, "inboxes.%s.tenant", name);
     box->gw = gw;
-    box->inbox.ch = chan_new(ops, &adapter_host, box, gw->loop, name, sl_config_str(cfg, key), cfg, why);
+    box->inbox.ch = chan_new(ops, &gw_host, box, gw->loop, name, sl_config_str(cfg, key), cfg, why);
     if (box->inbox.ch == NULL)
         return SL_EINVAL;
     box->inbox.name = chan_inbox(box->inbox.ch);

@@ -43,6 +43,9 @@ const struct gw_box *gw_find_box(const struct gw *gw, struct sl_str inbox);
 sl_err gw_append_message(struct gw *gw, const struct gw_inbox *inbox, const struct msg *m, int64_t horizon_ms,
                          bus_accept_fn fn, void *arg) SL_MUST_CHECK;
 
+/* host.c: what adapters get; chan_core(ch) is their struct gw_box */
+extern const struct chan_host gw_host;
+
 /* rest.c */
 void gw_rest_login(struct gw *gw, struct chan_request *rq);
 void gw_rest_messages(struct gw *gw, struct chan_request *rq);
