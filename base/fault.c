@@ -5,6 +5,7 @@
 
 #include "base/str.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 /* What sl_mutant_set said last; it then stands above the environment. */
@@ -32,6 +33,18 @@ bool sl_mutant(const char *name)
         return strcmp(mutant.name, name) == 0;
     const char *chosen = getenv("SLUICE_MUTANT");
     return chosen != NULL && strcmp(chosen, name) == 0;
+}
+
+void sl_kill_point(const char *name)
+{
+    static unsigned long passed;
+    const char *chosen = getenv("SLUICE_KILL");
+    size_t len = strlen(name);
+    if (chosen == NULL || strncmp(chosen, name, len) != 0 || (chosen[len] != '\0' && chosen[len] != ':'))
+        return;
+    unsigned long wanted = chosen[len] == ':' ? strtoul(chosen + len + 1, NULL, 10) : 1;
+    if (++passed >= wanted)
+        (void)raise(SIGKILL);
 }
 
 void sl_mutant_set(const char *name)

@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "base/metrics.h"
 
+#include <stdio.h>
+
 /* Strings of an entry that its dead letter keeps, even: functions.md allows 4,000. Only a bare XADD can write more. */
 #define DEAD_STRINGS_MAX 3000
 
@@ -158,6 +160,54 @@ static void build_pushes(struct part *p, struct bus_args *a)
     }
 }
 
+/* ---- deeds ---- */
+
+static void do_deeds(struct part *p)
+{
+    const struct event *deeds;
+    size_t count = effects_deeds(p->fx, &deeds);
+    for (size_t i = 0; i < count && p->events.deed != NULL; i++)
+        p->events.deed(p->arg, p, &deeds[i]);
+}
+
+#ifdef SL_TEST_BUILD
+/* The marked points of a delivery, for the fault suite: what this batch is about says which are passed. */
+static void kill_points(struct part *p, const char *side)
+{
+    const struct event *deeds;
+    bool has_settled = false, has_receipt = false;
+    for (const struct queued *q = p->first; q != p->next && q != NULL; q = q->next) {
+        has_settled = has_settled || q->event.type == EVENT_SETTLED;
+        has_receipt = has_receipt || q->event.type == EVENT_RECEIPT;
+    }
+    char name[64];
+    const struct {
+        bool is_passed;
+        const char *what;
+    } points[] = {
+        {effects_deeds(p->fx, &deeds) > 0, "sending"}, {has_settled, "settled"}, {has_receipt, "receipt"}};
+    for (size_t i = 0; i < sizeof points / sizeof points[0]; i++) {
+        (void)snprintf(name, sizeof name, "lane.%s_commit_%s", side, points[i].what);
+        if (points[i].is_passed)
+            sl_kill_point(name);
+    }
+}
+
+static void kill_point_relay(struct part *p)
+{
+    const struct fx_fact_item *facts;
+    size_t count = effects_facts(p->fx, &facts);
+    for (size_t i = 0; i < count; i++)
+        if (facts[i].event.type == EVENT_OUTCOME) {
+            sl_kill_point("lane.before_relay_outcome");
+            return;
+        }
+}
+#else
+#define kill_points(p, side) ((void)0)
+#define kill_point_relay(p)  ((void)0)
+#endif
+
 static void commit_build(struct part *p)
 {
     struct bus_args *a = &p->commit_args;
@@ -184,6 +234,9 @@ static void commit_build(struct part *p)
     build_pushes(p, a);
     p->commit_attempts = 0;
     p->is_committing = true;
+    kill_points(p, "before");
+    if (sl_mutant("deed-before-commit"))
+        do_deeds(p);
     if (sl_mutant("relay-before-commit")) {
         const struct fx_fact_item *facts;
         size_t count = effects_facts(p->fx, &facts);
@@ -199,8 +252,12 @@ static void commit_is_written(struct part *p, struct sl_str out_id)
     const struct fx_fact_item *facts;
     size_t count = effects_facts(p->fx, &facts);
     p->is_committing = false;
+    kill_points(p, "after");
+    kill_point_relay(p);
     if (p->has_positions)
         relay_saved(p->relay, true);
+    if (!sl_mutant("deed-before-commit"))
+        do_deeds(p);
     if (!sl_mutant("relay-before-commit"))
         relay_add(p->relay, out_id, (uint64_t)p->epoch, facts, count);
     effects_written(p->fx);

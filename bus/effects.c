@@ -203,6 +203,16 @@ static struct state *cache_find(struct state_cache *c, struct sl_buf *key, const
     return s;
 }
 
+const void *state_cache_peek(const struct state_cache *c, const struct state_kind *kind, struct sl_str id)
+{
+    struct sl_buf key;
+    sl_buf_init(&key, 0);
+    cache_key(&key, kind, id);
+    const struct state *s = sl_map_get(c->by_key, sl_buf_view(&key));
+    sl_buf_fini(&key);
+    return s != NULL && s->exists ? s : NULL;
+}
+
 sl_err state_cache_put(struct state_cache *c, const struct state_kind *kind, struct sl_str id, bool exists,
                        struct sl_str json, uint64_t n, uint64_t v)
 {
@@ -244,6 +254,7 @@ struct effects {
     struct state_cache *cache;
     bool absent_is_empty;
     uint64_t gen, salt;
+    int64_t epoch;
     struct sl_buf key, scratch;
     struct arena arena;
     struct sl_map *numbers; /* destination -> struct number */
@@ -254,6 +265,7 @@ struct effects {
     LIST(struct fx_timer) timers;
     LIST(struct fx_push) pushes;
     LIST(struct state *) states;
+    LIST(struct event) deeds;
 
     /* the event being stepped */
     const struct event *event;
@@ -305,6 +317,7 @@ void effects_free(struct effects **pfx)
     free(fx->timers.at);
     free(fx->pushes.at);
     free(fx->states.at);
+    free(fx->deeds.at);
     free(fx);
 }
 
@@ -313,11 +326,16 @@ void effects_set_gen(struct effects *fx, uint64_t gen)
     fx->gen = gen;
 }
 
+void effects_set_epoch(struct effects *fx, int64_t epoch)
+{
+    fx->epoch = epoch;
+}
+
 void effects_clear(struct effects *fx)
 {
     arena_clear(&fx->arena);
     fx->records.count = fx->histories.count = fx->facts.count = 0;
-    fx->timers.count = fx->pushes.count = fx->states.count = 0;
+    fx->timers.count = fx->pushes.count = fx->states.count = fx->deeds.count = 0;
     fx->has_deleted = false;
 }
 
@@ -407,7 +425,26 @@ void fx_delete(struct effects *fx, void *state)
     s->is_changed = false;
     s->is_deleted = true;
     s->n = s->v = 0;
-    fx->has_deleted = true;
+    fx->has_deleted = fx->has_deleted || s->kind->has_history;
+}
+
+/* Whatever the cache holds of it is as uninteresting as what the store holds; both look the same in a replay. */
+void *fx_blank(struct effects *fx, const struct state_kind *kind, struct sl_str id)
+{
+    sl_assert(!kind->has_history);
+    struct state *s = cache_find(fx->cache, &fx->key, kind, id);
+    if (s == NULL) {
+        sl_assert(state_cache_put(fx->cache, kind, id, false, SL_STR_NONE, 0, 0) == SL_OK);
+        return cache_find(fx->cache, &fx->key, kind, id);
+    }
+    if (s->exists)
+        fx_delete(fx, s);
+    return s;
+}
+
+void fx_drop(struct effects *fx, const struct state_kind *kind, struct sl_str id)
+{
+    fx_delete(fx, fx_blank(fx, kind, id));
 }
 
 static struct sl_str fx_keep(struct effects *fx)
@@ -543,6 +580,18 @@ void fx_ulid(struct effects *fx, char out[27])
     sl_ulid_derive(out, (int64_t)ms, seq, fx->ordinal++, fx->salt);
 }
 
+void fx_do(struct effects *fx, const struct event *deed)
+{
+    struct event copy = event_copy(&fx->arena, deed);
+    fx->is_changing = true;
+    LIST_ADD(fx->deeds, copy);
+}
+
+int64_t fx_epoch(const struct effects *fx)
+{
+    return fx->epoch;
+}
+
 uint64_t fx_gen(const struct effects *fx)
 {
     return fx->gen;
@@ -633,6 +682,7 @@ READ_LIST(facts, const struct fx_fact_item)
 READ_LIST(timers, const struct fx_timer)
 READ_LIST(pushes, const struct fx_push)
 READ_LIST(states, struct state *const)
+READ_LIST(deeds, const struct event)
 
 bool effects_has_deleted(const struct effects *fx)
 {

@@ -42,6 +42,10 @@ struct effects;
 void *fx_state(struct effects *fx, const struct state_kind *kind, struct sl_str id);
 void fx_changed(struct effects *fx, void *state); /* it will be written */
 void fx_delete(struct effects *fx, void *state);  /* it and its history leave the store */
+/* For kinds without a history, and without looking into the store: what stands there is of no interest.
+ * fx_blank: a zeroed state with exists=false, never NULL. fx_drop: it leaves the store. */
+void *fx_blank(struct effects *fx, const struct state_kind *kind, struct sl_str id);
+void fx_drop(struct effects *fx, const struct state_kind *kind, struct sl_str id);
 /* Append to the state's history. members is JSON members without braces: "\"at\":1,\"m\":{...}"; the entry
  * becomes
  * {"n":<n>,"v":<v>,<members>}. Returns the whole entry, valid until the next call; *n and *v get its numbers.
@@ -58,14 +62,19 @@ void fx_publish(struct effects *fx, const struct key *channel, const struct push
 /* An id that this event makes: from its entry, the partition and an ordinal that counts up within the event.
  */
 void fx_ulid(struct effects *fx, char out[27]);
-uint64_t fx_gen(const struct effects *fx); /* generation of this partition's histories */
+/* A deed: what the partition's owner shall do outside the store, once, after the batch that says so is in the
+ * store (part_events.deed). Not stored, not a record, copied: what is lost with its owner must be found by the
+ * next one in the state. */
+void fx_do(struct effects *fx, const struct event *deed);
+int64_t fx_epoch(const struct effects *fx); /* lease epoch of the batch: an input of step() like now */
+uint64_t fx_gen(const struct effects *fx);  /* generation of this partition's histories */
 const char *fx_tag(const struct effects *fx);
 struct sl_str fx_entry(const struct effects *fx); /* id of the event's log entry */
 #define FX_FACTS_MAX 64 /* one event's facts; longer work continues by a timer of 0 ms */
 
 /* ---- what a kind of partition gives the machinery ---- */
 struct part_ops {
-    const char *name; /* "conversation", "desk" */
+    const char *name; /* "conversation", "desk", "lane" */
     void (*step)(struct effects *fx, const struct event *ev, int64_t now_ms);
     /* The event could not be processed: leave a placeholder where its message would stand. dead_id names it.
      * Must be simple. */
@@ -78,6 +87,7 @@ struct state_cache *state_cache_new(size_t max); /* beyond max the least recentl
 void state_cache_free(struct state_cache **c);
 void state_cache_clear(struct state_cache *c);
 size_t state_cache_count(const struct state_cache *c);
+const void *state_cache_peek(const struct state_cache *c, const struct state_kind *kind, struct sl_str id);
 /* Put what the store answered: exists=false and empty json for "none". SL_EINVAL: the stored form cannot be
  * read. */
 sl_err state_cache_put(struct state_cache *c, const struct state_kind *kind, struct sl_str id, bool exists,
@@ -87,6 +97,7 @@ struct effects *effects_new(const char *tag, struct state_cache *cache,
                             bool absent_is_empty /* replay, tests: nothing is ever missing */);
 void effects_free(struct effects **fx);
 void effects_set_gen(struct effects *fx, uint64_t gen);
+void effects_set_epoch(struct effects *fx, int64_t epoch);
 /* Begin a batch; numbers of facts go on from what effects_number_set said. */
 void effects_clear(struct effects *fx);
 void effects_number_set(struct effects *fx, struct sl_str destination, uint64_t last);
@@ -128,10 +139,11 @@ size_t effects_histories(const struct effects *fx, const struct fx_history **out
 size_t effects_facts(const struct effects *fx, const struct fx_fact_item **out);
 size_t effects_timers(const struct effects *fx, const struct fx_timer **out);
 size_t effects_pushes(const struct effects *fx, const struct fx_push **out);
+size_t effects_deeds(const struct effects *fx, const struct event **out);
 size_t
 effects_states(const struct effects *fx,
                struct state *const **out); /* changed or deleted in this batch, in order of first change */
-/* A batch ends with an event that deleted a state: its history must be gone before a new one begins. */
+/* A batch ends with an event that deleted a state with a history: that must be gone before a new one begins. */
 bool effects_has_deleted(const struct effects *fx);
 size_t effects_bytes(const struct effects *fx);
 void effects_written(

@@ -78,6 +78,7 @@ static void acquired(struct part *p, const struct bus_value *v)
     if (!sl_mutant("warm-cache"))
         effects_forget(p->fx);
     effects_set_gen(p->fx, (uint64_t)bus_value_int(bus_value_at(v, 4)));
+    effects_set_epoch(p->fx, p->epoch);
     p->tries = (unsigned)bus_value_int(bus_value_at(v, 5));
     part_id_set(p->careful_until,
                 p->tries >= PART_TRIES_CAREFUL ? bus_value_str(bus_value_at(v, 6)) : SL_STR("0-0"));

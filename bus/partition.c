@@ -23,6 +23,22 @@ enum part_state part_state_now(const struct part *p)
     return p->state;
 }
 
+const void *part_peek(const struct part *p, const struct state_kind *kind, struct sl_str id)
+{
+    return p->state == PART_RUNNING ? state_cache_peek(p->cache, kind, id) : NULL;
+}
+
+int64_t part_epoch(const struct part *p)
+{
+    return p->epoch;
+}
+
+bool part_is_leased(const struct part *p)
+{
+    return p->state == PART_RUNNING &&
+           sl_loop_mono_ms(part_loop(p)) - p->lease_sent_mono_ms < p->cfg.lease_ms;
+}
+
 struct sl_loop *part_loop(const struct part *p)
 {
     return bus_loop(p->cfg.bus);

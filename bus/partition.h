@@ -38,6 +38,9 @@ struct part_events {
     /* What part_append() sent is in the log (SL_OK), or is not, or perhaps (SL_ETIMEOUT, SL_ECLOSED). Not told when the partition
      * was given up meanwhile. May be NULL. */
     void (*appended)(void *arg, struct part *p, sl_err err);
+    /* What step() said by fx_do(), in order, after its batch is in the store. Borrowed until return; p must not be
+     * freed nor released in it. May be NULL. */
+    void (*deed)(void *arg, struct part *p, const struct event *deed);
 };
 struct part *part_new(const struct part_config *cfg, const char *tag, const struct part_ops *ops,
                       const struct part_events *ev, void *arg);
@@ -49,6 +52,12 @@ enum part_state part_state_now(const struct part *p);
 const char *part_tag(const struct part *p);
 /* Append an event of the owner's own making (rules) to its command log. Not fenced: it must do no harm when it comes late. */
 sl_err part_append(struct part *p, const struct event *ev) SL_MUST_CHECK;
+/* A state as memory holds it, perhaps not committed yet: for gauges only. NULL: absent or not at hand. */
+const void *part_peek(const struct part *p, const struct state_kind *kind, struct sl_str id);
+int64_t part_epoch(const struct part *p); /* lease epoch while it runs */
+/* Does the lease last for sure, by our own clock? What is done outside the store asks this first: it narrows the
+ * time in which two owners act, and cannot close it. */
+bool part_is_leased(const struct part *p);
 /* Time since the oldest event that was read but not committed, ms; 0 when there is none. For /readyz and the
  * gauge. */
 uint64_t part_lag_ms(const struct part *p);

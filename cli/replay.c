@@ -4,7 +4,7 @@
  *            {"partition":"3","kind":"conversation","gen":1700000000000}     kind: conversation or desk; "rules": {...} may stand here
  *            {"in":"<entry id>","e":{event}}                                 what stood in the command log ...
  *            {"in":"<entry id>","f":["t","message","a",...]}                 ... or its stream fields, as XRANGE gives them
- *            {"batch":{"now":..,"first":"..","last":"..","why":"..","dead":["id"]}}   field b of the fact log
+ *            {"batch":{"epoch":..,"now":..,"first":"..","last":"..","why":"..","dead":["id"]}}   field b of the fact log
  *          Events stand in log order, and so do batches; a batch may stand before or after its events. Events that no batch names
  *          were not decided yet and are left out.
  * Prints   every record as it stands in field f of the fact log, one a line. Two runs print the same bytes; the same bytes as the
@@ -130,6 +130,7 @@ static sl_err run_batch(struct replay *r)
     if (!sl_str_eq_c(sl_json_get_str(batch, "first"), r->first->entry))
         return fail(r, "the next batch does not begin with the next event");
     effects_clear(r->fx);
+    effects_set_epoch(r->fx, sl_json_get_int(batch, "epoch", 0));
     for (bool is_last = false; !is_last;) {
         is_last = sl_str_eq_c(last, r->first->entry);
         sl_err err = run_event(r, batch, r->first);

@@ -13,7 +13,7 @@ enum field {
 };
 _Static_assert(EVENT_FIELD_COUNT == FIELD_COUNT + 1,
                "EVENT_FIELD_COUNT: the fields of EVENT_FIELDS and the type");
-_Static_assert(FIELD_COUNT <= 32, "the set of fields already seen is one 32-bit word");
+_Static_assert(FIELD_COUNT <= 64, "the set of fields already seen is one 64-bit word");
 
 enum form { FORM_S, FORM_I };
 struct field_info {
@@ -164,6 +164,16 @@ static int field_of_2(const char *p)
         return F_trace;
     case PAIR('f', 'n'):
         return F_fact;
+    case PAIR('l', 'n'):
+        return F_lane;
+    case PAIR('c', 'x'):
+        return F_context;
+    case PAIR('q', 't'):
+        return F_quota;
+    case PAIR('r', 'i'):
+        return F_remote;
+    case PAIR('c', 'd'):
+        return F_code;
     default:
         return -1;
     }
@@ -239,7 +249,7 @@ static sl_err read_type(struct sl_str word, struct event *ev, struct sl_fail *wh
 sl_err event_from_fields(const struct sl_str *items, size_t count, struct event *out, struct sl_fail *why)
 {
     struct event ev = {.type = EVENT_NONE};
-    uint32_t seen = 0;
+    uint64_t seen = 0;
     if (count % 2 != 0)
         return sl_fail_set(why, SL_EINVAL, 0, "event: a field without a value");
     for (size_t at = 0; at < count; at += 2) {
@@ -252,7 +262,7 @@ sl_err event_from_fields(const struct sl_str *items, size_t count, struct event 
             err =
                 sl_fail_set(why, SL_EINVAL, 0, "event: field \"%s\" stands there twice", fields[i].name.ptr);
         } else {
-            seen |= (uint32_t)1 << i;
+            seen |= (uint64_t)1 << i;
             err = read_field(i, items[at + 1], &ev, why);
         }
         if (err != SL_OK)

@@ -35,6 +35,13 @@
     X(GONE, "gone")                     /* to a conversation: ticket, agent has vanished */                 \
     X(PLACE, "place")                   /* to a conversation: ticket, number = place in line, wait */       \
     X(TASK, "task")                     /* to a bot: conv, control, turn, text, due, reply_to */            \
+    /* a delivery lane, in:{send:<inbox>} */                                                               \
+    X(SEND, "send")                   /* to a lane: conv, id, number of the entry, addr, name = author, kind, text, data, context */ \
+    X(SETTLED, "settled")               /* an adapter's word on a try: id, number = part, gen = try, control = lease epoch, reason */ \
+    X(RECEIPT, "receipt")               /* a provider's word, later: remote, reason, code, text, at */      \
+    X(LANE, "lane")                   /* its owner has come, or its limits changed: hash, data */         \
+    X(QUERY, "query")                 /* to the owner, never in a log: what became of a try? */           \
+    X(OUTCOME, "outcome")               /* to a conversation: conv, id, number, reason, code, text */       \
     /* to the desk, from the edges */                                                                      \
     X(AGENT_ONLINE, "agent.online")     /* agent, session, capacity, skills, queue list in text */          \
     X(AGENT_ALIVE, "agent.alive")       /* heartbeat; the same as agent.online */                           \
@@ -90,7 +97,12 @@ enum event_type {
     X(at_ms, "at", I)      /* unix ms, stamped by the edge that appended it */            \
     X(trace, "tp", S)      /* W3C traceparent */                                          \
     X(source, "src", S)    /* for a delivered fact: the partition it came from */         \
-    X(fact, "fn", I)       /* for a delivered fact: its number */
+    X(fact, "fn", I)       /* for a delivered fact: its number */                         \
+    X(lane, "ln", S)       /* stream of the lane that takes the answers to this sender */ \
+    X(context, "cx", S)    /* JSON: what an adapter needs to answer */                    \
+    X(quota, "qt", S)      /* "<count>/<ms>": so many sends are free within this time */  \
+    X(remote, "ri", S)     /* a provider's ids of a message, separated by commas */       \
+    X(code, "cd", S)       /* a provider's code */
 
 #define EVENT_S struct sl_str
 #define EVENT_I int64_t
@@ -102,7 +114,7 @@ struct event {
 #undef X
 };
 
-#define EVENT_FIELD_COUNT 29           /* fields, the type included; checked in event.c */
+#define EVENT_FIELD_COUNT 34           /* fields, the type included; checked in event.c */
 #define EVENT_TEXT_MAX_BYTES 65536     /* any single field but data */
 #define EVENT_DATA_MAX_BYTES 262144 /* an entry: JSON may make 6 bytes of each of MSG_TEXT_MAX_BYTES */
 #define EVENT_DATA_DEPTH_MAX 24        /* of sl_json_parse's 32: an event in a list in an answer still fits */

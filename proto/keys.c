@@ -168,6 +168,22 @@ void key_desk_tag(char out[KEY_TAG_MAX_BYTES], struct sl_str tenant)
     sl_assert(n > 5 && n < KEY_TAG_MAX_BYTES); /* tenants are configured, at most KEY_TENANT_MAX_BYTES */
 }
 
+void key_lane_tag(char out[KEY_TAG_MAX_BYTES], struct sl_str inbox)
+{
+    int n = snprintf(out, KEY_TAG_MAX_BYTES, KEY_LANE_PREFIX "%.*s", (int)inbox.len, inbox.ptr);
+    sl_assert(n > 5 && n < KEY_TAG_MAX_BYTES); /* such an inbox has at most KEY_LANE_INBOX_MAX_BYTES */
+}
+
+bool key_is_lane_log(struct sl_str stream)
+{
+    static const char head[] = "in:{" KEY_LANE_PREFIX;
+    const size_t n = sizeof head - 1;
+    if (!sl_str_starts(stream, head) || stream.len <= n + 1 || stream.ptr[stream.len - 1] != '}')
+        return false;
+    const struct sl_str inbox = sl_str_n(stream.ptr + n, stream.len - n - 1);
+    return inbox.len <= KEY_LANE_INBOX_MAX_BYTES && key_part_ok(inbox);
+}
+
 void key_partition_tag(char out[KEY_TAG_MAX_BYTES], unsigned k)
 {
     int n = snprintf(out, KEY_TAG_MAX_BYTES, "%u", k);

@@ -1,7 +1,7 @@
 /* proto/keys.h - every key and channel name of the store, in one place.
  *
- * What     a partition is named by its tag: "17" for conversations, "desk:<tenant>" for a desk. All its keys
- *          carry {tag}, so they share a slot of a Redis Cluster.
+ * What     a partition is named by its tag: "17" for conversations, "desk:<tenant>" for a desk, "send:<inbox>" for a
+ *          delivery lane. All its keys carry {tag}, so they share a slot of a Redis Cluster.
  * Limits   KEY_MAX_BYTES; parts come from ids that were checked at the edge (key_part_ok).
  */
 #ifndef PROTO_KEYS_H
@@ -50,9 +50,14 @@ struct key key_push_session(struct sl_str session);                    /* ps:<se
 
 #define KEY_STORE "sluice:store"      /* hash: partitions, created, level */
 #define KEY_ROUTERS "sluice:routers"  /* sorted set: run id -> Redis time of its last heartbeat */
-#define KEY_EXTRA "sluice:extra"      /* set: tags of partitions beside 0..P-1 (desks) */
+#define KEY_EXTRA "sluice:extra"      /* set: tags of partitions beside 0..P-1 (desks, lanes) */
+#define KEY_LANE_PREFIX "send:"
+#define KEY_LANE_INBOX_MAX_BYTES 64   /* of an inbox that has a lane */
 
 void key_desk_tag(char out[KEY_TAG_MAX_BYTES], struct sl_str tenant);                 /* desk:<tenant> */
+void key_lane_tag(char out[KEY_TAG_MAX_BYTES], struct sl_str inbox);                   /* send:<inbox> */
+/* in:{send:<inbox>}, to the letter? */
+bool key_is_lane_log(struct sl_str stream);
 void key_partition_tag(char out[KEY_TAG_MAX_BYTES], unsigned k);                       /* "17" */
 /* The partition of a conversation id "<k>.<ulid>". */
 sl_err key_conversation_tag(char out[KEY_TAG_MAX_BYTES], struct sl_str conv) SL_MUST_CHECK;

@@ -204,6 +204,8 @@ static void slot_add(struct router *r, const char *tag)
 {
     if (slot_find(r, tag) != NULL || strlen(tag) >= KEY_TAG_MAX_BYTES)
         return;
+    if (strncmp(tag, KEY_LANE_PREFIX, sizeof KEY_LANE_PREFIX - 1) == 0)
+        return; /* gateways own delivery lanes */
     struct slot *slot = sl_alloc(sizeof(*slot));
     slot->router = r;
     memcpy(slot->tag, tag, strlen(tag) + 1);

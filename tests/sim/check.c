@@ -754,6 +754,7 @@ static void replay_batch(struct replay *r, const struct recorded *out, size_t *n
                  r->w->tag[r->k]);
     r->epoch = epoch;
     r->now_ms = now;
+    effects_set_epoch(r->fx, epoch);
     effects_clear(r->fx);
     for (size_t i = 0; i < count && r->w->verdict[0] == '\0'; i++)
         replay_event(r, &in->at[(*next)++], batch);
