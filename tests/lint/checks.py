@@ -26,6 +26,8 @@ def files(root, *suffixes, among=None):
         names[:] = sorted(n for n in names if not is_skipped(root, directory, n))
         for name in sorted(set(found) - {'.git'}):  # a file in a linked work tree
             path = os.path.relpath(os.path.join(directory, name), root)
+            if name == '.git':       # of a worktree, a file
+                continue
             if suffixes and not name.endswith(suffixes):
                 continue
             if among is None or path.split(os.sep)[0] in among:
