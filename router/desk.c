@@ -216,7 +216,7 @@ static struct desk_held *find_held(struct room *r, struct desk_agent **agent)
 
 static bool is_ready(const struct desk_agent *a)
 {
-    return a->is_online && !a->is_away && (int64_t)a->count < a->capacity;
+    return a->is_online && !a->is_away && a->leaving_ms == 0 && (int64_t)a->count < a->capacity;
 }
 
 static bool serves(const struct desk_agent *a, const struct desk_queue *q)
@@ -423,7 +423,7 @@ static void write_board(struct room *r, struct sl_buf *out)
     int64_t ready = 0, busy = 0, away = 0;
     for (size_t i = 0; i < r->agent_count; i++) {
         const struct desk_agent *a = r->agents[i];
-        if (a->is_online && a->is_away)
+        if (a->is_online && (a->is_away || a->leaving_ms != 0))
             away++;
         else if (is_ready(a))
             ready++;
@@ -704,6 +704,7 @@ static void come_in(struct room *r, bool is_away)
         a->idle_ms = r->now_ms;
     a->is_online = 1;
     a->is_away = is_away;
+    a->leaving_ms = 0;
     a->alive_ms = r->now_ms;
     a->capacity = ev->capacity <= 0                  ? DESK_CAPACITY
                   : ev->capacity > DESK_CAPACITY_MAX ? DESK_CAPACITY_MAX
@@ -718,8 +719,8 @@ static void on_online(struct room *r)
     come_in(r, sl_str_eq_c(r->ev->reason, "away"));
 }
 
-/* Her "online" may have been lost, or she was silent for too long and is back: who is not online comes in. While she is, another
- * session's sign of life changes nothing. */
+/* Her "online" may have been lost, or she was silent for too long and is back, or one of her two windows was closed: who is not
+ * online, or leaving, comes in. While she is there, another session's sign of life changes nothing. */
 static void on_alive(struct room *r)
 {
     struct desk_agent *a = r->agent;
@@ -727,7 +728,7 @@ static void on_alive(struct room *r)
         fx_changed(r->fx, a);
         a->alive_ms = r->now_ms;
         a->is_online = 1;
-    } else if (a != NULL && !a->is_online) {
+    } else if (a != NULL && (!a->is_online || a->leaving_ms != 0)) {
         come_in(r, a->is_away);
     }
 }
@@ -742,14 +743,28 @@ static void on_state(struct room *r)
     r->agent->is_away = sl_str_eq_c(r->ev->reason, "away");
 }
 
-/* A late "offline" of an earlier session ends nothing. */
+static void take_away(struct room *r, struct desk_agent *a)
+{
+    fx_changed(r->fx, a);
+    a->is_online = 0;
+    a->leaving_ms = 0;
+    desk_set(&a->session, SL_STR_NONE);
+}
+
+/* A late "offline" of an earlier session ends nothing. A page that is loaded again, or a network that changed, is back within
+ * seconds: until then nobody else gets her conversations, and she is offered no more. */
 static void on_offline(struct room *r)
 {
     if (!is_session(r))
         return;
+    if (r->rules->offline_ms == 0) {
+        take_away(r, r->agent);
+        return;
+    }
     fx_changed(r->fx, r->agent);
-    r->agent->is_online = 0;
-    desk_set(&r->agent->session, SL_STR_NONE);
+    r->agent->leaving_ms = r->now_ms > 0 ? r->now_ms : 1;
+    if (r->desk->leave_gen == 0)
+        arm(r, "leave", &r->desk->leave_gen, r->rules->offline_ms);
 }
 
 /* ---- timers ---- */
@@ -761,6 +776,7 @@ static void end_silent(struct room *r)
         int64_t silent_ms = r->now_ms - a->alive_ms;
         if (a->is_online && silent_ms > r->rules->presence_ms) {
             a->is_online = 0;
+            a->leaving_ms = 0;
             fx_changed(r->fx, a);
         }
         if (!a->is_online && a->session[0] != '\0' && silent_ms > 10 * r->rules->presence_ms) {
@@ -768,6 +784,24 @@ static void end_silent(struct room *r)
             fx_changed(r->fx, a);
         }
     }
+}
+
+/* Those whose time is up go; the timer runs on for the next one. */
+static void end_leaving(struct room *r)
+{
+    int64_t next_ms = -1;
+    for (size_t i = 0; i < r->agent_count; i++) {
+        struct desk_agent *a = r->agents[i];
+        if (a->leaving_ms == 0)
+            continue;
+        int64_t left_ms = a->leaving_ms + r->rules->offline_ms - r->now_ms;
+        if (left_ms <= 0)
+            take_away(r, a);
+        else if (next_ms < 0 || left_ms < next_ms)
+            next_ms = left_ms;
+    }
+    if (next_ms >= 0)
+        arm(r, "leave", &r->desk->leave_gen, next_ms);
 }
 
 static bool has_silent(const struct room *r)
@@ -785,6 +819,8 @@ static void on_timer(struct room *r)
         end_silent(r);
         if (has_silent(r))
             arm(r, "presence", &d->presence_gen, r->rules->presence_ms / 2);
+    } else if (is_due(r, "leave", &d->leave_gen)) {
+        end_leaving(r);
     } else if (is_due(r, "place", &d->place_gen)) {
         d->is_placing = 1;
         d->place_queue = d->place_at = 0;
@@ -833,8 +869,8 @@ static void desk_bury(struct effects *fx, const struct event *ev, struct sl_str 
         on_freed(&r);
     if (ev->type != EVENT_TIMER)
         return;
-    bool is_ours = is_due(&r, "presence", &r.desk->presence_gen) || is_due(&r, "place", &r.desk->place_gen) ||
-                   is_due(&r, "more", &r.desk->more_gen);
+    bool is_ours = is_due(&r, "presence", &r.desk->presence_gen) || is_due(&r, "leave", &r.desk->leave_gen) ||
+                   is_due(&r, "place", &r.desk->place_gen) || is_due(&r, "more", &r.desk->more_gen);
     if (is_ours)
         arm(&r, "more", &r.desk->more_gen, 1000);
 }

@@ -10,7 +10,7 @@
  *          queue  id = its name: who waits, in order
  *          agent  id = agent's id: session, capacity, what she holds; with a history of her own that her socket follows:
  *                 {"t":"offered" | "released" | "gone", "c":<conversation>, "tk":<ticket>, ...}
- * Timers   object "desk": "presence" (silent sessions), "place" (places in line), "more" (work left over: one event causes at
+ * Timers   object "desk": "presence" (silent sessions), "leave" (sockets that did not come back), "place" (places in line), "more" (work left over: one event causes at
  *          most FX_FACTS_MAX facts)
  * Bounds   rules.queue_max waiting in a queue, DESK_QUEUES_MAX queues, rules.agents_max agents, DESK_CAPACITY_MAX each.
  *          Beyond: the need is refused with PLACE reason "full", the conversation repeats it; an agent is refused with a record.
@@ -40,11 +40,11 @@ struct desk {
     struct state s;
     struct desk_names agents; /* online, or still holding something */
     struct desk_names queues;
-    int64_t seq;                               /* order of needs, counts up */
-    int64_t gen;                               /* of timers, counts up */
-    int64_t presence_gen, place_gen, more_gen; /* armed ones; 0 none */
-    int64_t is_placing, place_queue, place_at; /* the cursor of telling places */
-    struct sl_buf board;                       /* last published; not stored */
+    int64_t seq;                                          /* order of needs, counts up */
+    int64_t gen;                                          /* of timers, counts up */
+    int64_t presence_gen, leave_gen, place_gen, more_gen; /* armed ones; 0 none */
+    int64_t is_placing, place_queue, place_at;            /* the cursor of telling places */
+    struct sl_buf board;                                  /* last published; not stored */
 };
 
 struct desk_wait {
@@ -70,6 +70,7 @@ struct desk_agent {
     struct state s;
     char *session, *skills, *queues; /* lists are comma-separated; queues "": all */
     int64_t capacity, is_online, is_away, alive_ms, idle_ms;
+    int64_t leaving_ms; /* since when her socket is gone, partition's now; 0: it is not */
     size_t count, cap;
     struct desk_held *held;
 };

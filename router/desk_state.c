@@ -328,6 +328,7 @@ static sl_err agent_decode(struct state *s, struct sl_str json)
     a->capacity = sl_json_get_int(root, "capacity", 0);
     a->is_online = sl_json_get_int(root, "online", 0);
     a->is_away = sl_json_get_int(root, "away", 0);
+    a->leaving_ms = sl_json_get_int(root, "leaving", 0);
     a->alive_ms = sl_json_get_int(root, "alive_ms", 0);
     a->idle_ms = sl_json_get_int(root, "idle_ms", 0);
     const json_t *list = json_object_get(root, "held"); /* borrowed */
@@ -353,6 +354,7 @@ static void agent_encode(const struct state *s, struct sl_buf *out)
     write_int(&j, "capacity", a->capacity);
     write_int(&j, "online", a->is_online);
     write_int(&j, "away", a->is_away);
+    write_int(&j, "leaving", a->leaving_ms);
     write_int(&j, "alive_ms", a->alive_ms);
     write_int(&j, "idle_ms", a->idle_ms);
     sl_json_open(&j, "held", '[');
@@ -395,7 +397,7 @@ static const struct {
     {                                                                                                        \
 #member, offsetof(struct desk, member)                                                               \
     }
-    X(seq), X(gen), X(presence_gen), X(place_gen), X(more_gen), X(is_placing), X(place_queue), X(place_at),
+    X(seq), X(gen), X(presence_gen), X(leave_gen), X(place_gen), X(more_gen), X(is_placing), X(place_queue), X(place_at),
 #undef X
 };
 #define DESK_INTS (sizeof desk_ints / sizeof desk_ints[0])

@@ -29,6 +29,8 @@
     X(reopen_agent_ms, 0, 0, 2592000000, "one closed less long ago returns to its agent; 0: to the bot")     \
     X(retain_ms, 604800000, 1000, 31536000000, "a closed conversation leaves the store after this")          \
     X(presence_ms, 30000, 1000, 3600000, "an agent whose session is silent this long is offline")            \
+    X(offline_ms, 15000, 0, 600000,                                                                          \
+      "an agent whose last socket closed keeps her conversations this long; she is offered none meanwhile")   \
     X(place_ms, 10000, 100, 3600000, "places in line are told at most this often")                           \
     X(queue_max, 2000, 1, 2000, "waiting in one queue; beyond it customers are asked to leave a message")    \
     X(agents_max, 1000, 1, 1000, "agents online at one desk")

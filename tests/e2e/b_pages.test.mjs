@@ -253,16 +253,12 @@ test('an agent holds several conversations, also after a reload; refusals are to
   await agent.waitForSelector('#convs li.open:has-text("1 条新消息")');
   await agent.click('#convs li.open:has-text("1 条新消息") button');
   await agent.waitForSelector('#list li.visitor:has-text("are you there?")');
-  await agent.reload(); // her socket closed: both went back to the line, and come to her again
-  for (const visitor of [one, two]) await visitor.waitForSelector('#list li.system:has-text("您已回到原来的排队位置")');
-  for (let open = 0; open < 2; open++) {
-    await agent.click('#convs li.new button');
-    await agent.click('#accept:enabled');
-    await agent.waitForFunction(n => document.querySelectorAll('#convs li.open').length > n, open);
-  }
+  await agent.reload(); // back within the grace of rules.offline_ms: both are still with her
+  await agent.waitForFunction(() => document.querySelectorAll('#convs li.open').length === 2);
   await agent.click('#convs li:has-text("are you there?") button');
   await say(agent, 'to the first');
   await one.waitForSelector('#list li.agent:has-text("to the first")');
+  for (const visitor of [one, two]) assert.equal(await visitor.locator('#list li.system:has-text("您已回到原来的排队位置")').count(), 0);
   await agent.fill('#queue', 'nowhere');
   await agent.click('#transfer');
   await agent.waitForSelector('#problem:has-text("没有这个队列")');

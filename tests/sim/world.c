@@ -17,11 +17,12 @@
 #define LEASE_MS     1500
 #define SURVEY_MS    900
 #define PEOPLE_MS    60 /* beat of a gateway */
-/* Short times, so that everything happens within seconds; %d: how long a closed conversation stays. */
+/* Short times, so that everything happens within seconds. %d: how long a silent customer's and a closed conversation stay, and how
+ * long a broken socket of an agent is waited for. */
 #define RULES                                                                                                \
     "{\"merge_ms\":150,\"bot_answer_ms\":1500,\"bot_tries\":2,\"bot_idle_ms\":%d,\"queue_repeat_ms\":2000,"  \
     "\"accept_ms\":1500,\"agent_idle_ms\":3000,\"agent_quiet_ms\":5000,\"presence_ms\":4000,\"place_ms\":"   \
-    "1500,"                                                                                                  \
+    "1500,\"offline_ms\":%d,"                                                                                \
     "\"reopen_agent_ms\":1000,\"retain_ms\":%d}"
 
 /* ---- small helpers ---- */
@@ -505,7 +506,7 @@ static struct world *world_new(const struct options *o, uint64_t seed, bool is_t
     w->late_chance = sim_chance(w, 500) ? 500 : 20;
     bool is_forgetful = sim_chance(w, 250);
     (void)snprintf(w->rules, sizeof w->rules, RULES, is_forgetful ? 1500 : 6000,
-                   is_forgetful ? 1000 : 600000);
+                   sim_chance(w, 500) ? 0 : 900, is_forgetful ? 1000 : 600000);
     w->store = memory_store_new(seed);
     bus_args_init(&w->args);
     for (unsigned k = 0; k < SIM_PARTITIONS; k++)

@@ -28,8 +28,10 @@ static void online(struct stage *s, const char *agent, const char *session, int6
                           .capacity = capacity});
 }
 
+/* For good, and at once: the grace has tests of its own. */
 static void offline(struct stage *s, const char *agent, const char *session)
 {
+    run(s, (struct event){.type = EVENT_RULES, .hash = SL_STR("h"), .data = SL_STR("{\"offline_ms\":0}")});
     run(s,
         (struct event){.type = EVENT_AGENT_OFFLINE, .agent = sl_str_c(agent), .session = sl_str_c(session)});
 }
@@ -357,6 +359,74 @@ static void test_sign_of_life_of_who_is_not_online_brings_her_in(void **state)
     run(s, alive);
     offline(s, "a1", "s1");
     assert_true(agent(s, "a1")->is_online);
+    stage_free(&s);
+}
+
+static void hang_up(struct stage *s, const char *agent, const char *session)
+{
+    run(s,
+        (struct event){.type = EVENT_AGENT_OFFLINE, .agent = sl_str_c(agent), .session = sl_str_c(session)});
+}
+
+/* A page that is loaded again is back within seconds: her conversations stay, and she is offered none meanwhile. */
+static void test_socket_that_comes_back_keeps_the_conversations(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(&desk_ops, TAG);
+    online(s, "a1", "s1.1", 2);
+    need(s, CONV("0A"), 1);
+    hang_up(s, "a1", "s1.1");
+    need(s, CONV("0B"), 1);
+    assert_int_equal(stage_facts(s, EVENT_GONE), 0);
+    assert_int_equal(stage_facts(s, EVENT_ASSIGN), 1);
+    assert_int_equal(waiting(s), 1);
+    online(s, "a1", "s1.2", 2);
+    assert_int_equal(stage_facts(s, EVENT_ASSIGN), 2);
+    int64_t begin = s->now_ms;
+    while (s->now_ms - begin < 20000 && stage_fire(s)) {
+    }
+    assert_int_equal(stage_facts(s, EVENT_GONE), 0);
+    stage_free(&s);
+}
+
+static void test_socket_that_stays_away_ends_after_the_grace(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(&desk_ops, TAG);
+    online(s, "a1", "s1", 2);
+    online(s, "a2", "s2", 2);
+    need(s, CONV("0A"), 1);
+    need(s, CONV("0B"), 1);
+    hang_up(s, "a1", "s1");
+    int64_t begin = s->now_ms;
+    s->now_ms += 5000;
+    hang_up(s, "a2", "s2");
+    while (stage_facts(s, EVENT_GONE) == 0)
+        assert_true(stage_fire(s));
+    assert_int_equal(s->now_ms - begin, 15000); /* each by its own clock */
+    assert_false(agent(s, "a1")->is_online);
+    assert_true(agent(s, "a2")->is_online);
+    while (stage_facts(s, EVENT_GONE) == 1)
+        assert_true(stage_fire(s));
+    assert_int_equal(s->now_ms - begin, 20000);
+    stage_free(&s);
+}
+
+/* Two windows: the one that the desk knows is closed, the other's next sign of life brings her in. */
+static void test_other_window_brings_a_leaving_agent_back(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(&desk_ops, TAG);
+    online(s, "a1", "s1", 2);
+    online(s, "a1", "s2", 2);
+    need(s, CONV("0A"), 1);
+    hang_up(s, "a1", "s2");
+    run(s, (struct event){
+               .type = EVENT_AGENT_ALIVE, .agent = SL_STR("a1"), .session = SL_STR("s1"), .capacity = 2});
+    int64_t begin = s->now_ms;
+    while (s->now_ms - begin < 20000 && stage_fire(s)) {
+    }
+    assert_int_equal(stage_facts(s, EVENT_GONE), 0);
     stage_free(&s);
 }
 
@@ -884,6 +954,9 @@ int main(void)
         cmocka_unit_test(test_away_gets_nothing_new),
         cmocka_unit_test(test_silent_session_ends_and_may_come_back),
         cmocka_unit_test(test_sign_of_life_of_who_is_not_online_brings_her_in),
+        cmocka_unit_test(test_socket_that_comes_back_keeps_the_conversations),
+        cmocka_unit_test(test_socket_that_stays_away_ends_after_the_grace),
+        cmocka_unit_test(test_other_window_brings_a_leaving_agent_back),
         cmocka_unit_test(test_state_of_an_earlier_socket_of_the_session_counts),
         cmocka_unit_test(test_timers_end_when_nobody_is_there),
         cmocka_unit_test(test_much_work_goes_on_by_timer),
