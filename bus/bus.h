@@ -86,6 +86,8 @@ struct bus_events {
     void (*ready)(void *arg, bool is_ready);
     void (*unfit)(void *arg, const struct sl_fail *why);
 };
+/* Can cfg->url be understood? Nothing is opened. */
+sl_err bus_check(const struct bus_config *cfg, struct sl_fail *why) SL_MUST_CHECK;
 struct bus *bus_open(struct sl_loop *l, const struct bus_config *cfg, const struct bus_events *ev, void *arg);
 void bus_close(
     struct bus **b); /* every pending call settles with SL_ECLOSED on a later turn, then memory goes */

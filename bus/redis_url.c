@@ -133,6 +133,14 @@ sl_err bus_where_parse(struct redis_where *w, const struct bus_config *cfg, stru
     return SL_OK;
 }
 
+sl_err bus_check(const struct bus_config *cfg, struct sl_fail *why)
+{
+    struct redis_where w;
+    sl_err err = bus_where_parse(&w, cfg, why);
+    bus_where_fini(&w);
+    return err;
+}
+
 void bus_where_fini(struct redis_where *w)
 {
     free(w->path);

@@ -98,6 +98,14 @@ static void on_term(void *arg)
     r->role->drain(r->object);
 }
 
+/* What the table of keys cannot check: of every role where the store is, then the role's own. */
+static sl_err check_all(const struct role *role, const struct sl_config *cfg, struct sl_fail *why)
+{
+    struct bus_config store = cli_store(cfg);
+    sl_err err = bus_check(&store, why);
+    return err == SL_OK && role->check != NULL ? role->check(cfg, why) : err;
+}
+
 static void report_restart_keys(const struct sl_config *before, const struct sl_config *now)
 {
     struct sl_buf keys;
@@ -117,7 +125,7 @@ static void on_hup(void *arg)
     struct runner *r = arg;
     struct sl_fail why = {0};
     struct sl_config *now = cli_config_load(r->config_path, &why);
-    if (now != NULL && r->role->check != NULL && r->role->check(now, &why) != SL_OK)
+    if (now != NULL && check_all(r->role, now, &why) != SL_OK)
         sl_config_free(&now);
     if (now == NULL) {
         sl_log(SL_ERROR, "reload: the configuration is wrong, nothing was changed", SL_KV_FAIL(&why));
@@ -212,8 +220,8 @@ static int run_role(const struct role *role, int argc, char **argv)
     }
     struct runner r = {.role = role, .config_path = options.config_path};
     r.started_with = cli_config_load(options.config_path, &why);
-    const bool is_right = r.started_with != NULL && (role->check == NULL || options.only_print ||
-                                                     role->check(r.started_with, &why) == SL_OK);
+    const bool is_right =
+        r.started_with != NULL && (options.only_print || check_all(role, r.started_with, &why) == SL_OK);
     if (!is_right) {
         fprintf(stderr, "sluice %s: %s\n", role->name, why.text);
         sl_config_free(&r.started_with);
@@ -298,6 +306,7 @@ int cli_gateway(int argc, char **argv)
 {
     static const struct role role = {
         .name = "gateway",
+        .check = gw_check,
         .help = "Customers, agents and providers on one side, the store on the other.",
         ROLE_CALLS(gw)};
     return run_role(&role, argc, argv);

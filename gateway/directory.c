@@ -68,6 +68,10 @@ static sl_err read_agent(const struct sl_config *cfg, const char *name, struct g
     if (!key_part_ok(sl_str_c(name)) || !is_tenant(a->tenant))
         return sl_fail_set(why, SL_EINVAL, 0, "agents.%s: name and tenant are letters, digits and ._@+- only",
                            name);
+    if (a->password_hash[0] != '\0' && !sl_str_starts(sl_str_c(a->password_hash), "$argon2id$"))
+        return sl_fail_set(why, SL_EINVAL, 0,
+                           "agents.%s.password_hash: expected what `sluice config hash-password` prints",
+                           name);
     if (a->skills == NULL || a->queues == NULL)
         return sl_fail_set(why, SL_EINVAL, 0,
                            "agents.%s: skills and queues are letters, digits and ._@+- only", name);

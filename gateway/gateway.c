@@ -209,7 +209,7 @@ static void on_store_unfit(void *arg, const struct sl_fail *why)
 }
 
 /* "host:port", ":port", "[v6]:port". */
-static sl_err parse_listen(const char *text, char *host, size_t size, int *port, struct sl_fail *why)
+sl_err gw_parse_listen(const char *text, char *host, size_t size, int *port, struct sl_fail *why)
 {
     struct sl_str s = sl_str_c(text);
     const char *colon = memrchr(s.ptr, ':', s.len);
@@ -234,7 +234,7 @@ static sl_err open_front(struct gw *gw, const struct sl_config *cfg, struct sl_f
 {
     char address[256];
     int port;
-    sl_err err = parse_listen(sl_config_str(cfg, "gateway.listen"), address, sizeof address, &port, why);
+    sl_err err = gw_parse_listen(sl_config_str(cfg, "gateway.listen"), address, sizeof address, &port, why);
     if (err != SL_OK)
         return err;
     struct gw_front_config front = {.hub = gw->hub,
@@ -264,17 +264,6 @@ static void open_hub(struct gw *gw, const struct sl_config *cfg)
 }
 
 static void drain_step(void *arg);
-
-sl_err gw_check(const struct sl_config *cfg, struct sl_fail *why)
-{
-    char address[256];
-    int port;
-    struct gw_people *people = gw_people_new(cfg, why);
-    if (people == NULL)
-        return SL_EINVAL;
-    gw_people_free(&people);
-    return parse_listen(sl_config_str(cfg, "gateway.listen"), address, sizeof address, &port, why);
-}
 
 static void free_boxes(struct gw *gw)
 {

@@ -37,6 +37,8 @@ struct gw {
     void *on_stopped_arg;
 };
 
+/* "host:port", ":port", "[v6]:port". */
+sl_err gw_parse_listen(const char *text, char *host, size_t size, int *port, struct sl_fail *why) SL_MUST_CHECK;
 const struct gw_box *gw_find_box(const struct gw *gw, struct sl_str inbox);
 
 /* Append one message that its sender names by an id. fn as bus_accept's. horizon_ms: how long it may be repeated. */

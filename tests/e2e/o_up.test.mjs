@@ -108,6 +108,25 @@ test('wrong usage and wrong configuration are told apart by their exit codes', (
   assert.match(run(['router', '--set', 'no.such=1', '--check-config']).stderr, /NO__SUCH: no such key/);
   assert.equal(run(['router', '--set', 'listen=127.0.0.1:1', '--check-config']).status, 64);
   assert.equal(run(['router', '--set', 'rules.accept_ms=1', '--check-config']).status, 78);
+  // --check-config finds what would stop the role at its start, and names the key
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'sluice-check-'));
+  const check = (role, yaml) => {
+    fs.writeFileSync(`${dir}/c.yaml`, yaml);
+    const r = run([role, '--config', `${dir}/c.yaml`, '--check-config']);
+    return r.status === 0 ? 'right' : r.status === 78 ? r.stderr : `exit ${r.status}`;
+  };
+  const web = more => `inboxes: {web: {channel: webchat, tenant: demo, secret: 0123456789abcdef${more}}}\n`;
+  assert.equal(check('gateway', web('')), 'right');
+  assert.match(check('gateway', web(', api_url: "http://x"')), /inboxes\.web\.api_url/);
+  assert.match(check('gateway', 'inboxes: {web: {channel: pigeon, tenant: demo}}\n'), /inboxes\.web\.channel: there is no adapter "pigeon"/);
+  assert.match(check('gateway', 'inboxes: {web: {channel: webchat, tenant: demo}}\n'), /inboxes\.web\.secret/);
+  assert.match(check('gateway', 'gateway: {listen: nonsense}\n'), /gateway\.listen/);
+  assert.match(check('gateway', 'gateway: {tls_cert: /nowhere, tls_key: /nowhere}\n'), /gateway\.tls_cert: \/nowhere cannot be read/);
+  assert.match(check('gateway', 'agents: {lin: {tenant: demo, password_hash: hunter2}}\n'), /agents\.lin\.password_hash/);
+  assert.doesNotMatch(check('gateway', 'agents: {lin: {tenant: demo, password_hash: hunter2}}\n'), /hunter2/);
+  assert.match(check('gateway', 'tokens: {t: {tenant: demo, secret: 0123456789abcdef, rights: [everything]}}\n'), /tokens\.t\.rights/);
+  for (const role of ['gateway', 'router']) assert.match(check(role, 'store: {url: "http://x"}\n'), /store's url/);
+  fs.rmSync(dir, { recursive: true });
   const printed = run(['gateway', '--set', 'store.password=hunter22', '--print-config']);
   assert.equal(printed.status, 0);
   assert.ok(!printed.stdout.includes('hunter22'));
