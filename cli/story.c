@@ -2,6 +2,7 @@
 #include "cli/story.h"
 
 #include "base/json.h"
+#include "cli/story_phone.h"
 #include "cli/tcp.h"
 
 #include <stdio.h>
@@ -43,7 +44,11 @@ struct cli_story {
     struct cli_http *login;
     bool has_code[CODE_COUNT];
     unsigned bot_answers, agent_answers, agent_saw;
-    char conv[ID_MAX_BYTES], token[ID_MAX_BYTES];
+    int64_t answer_number,
+        delivered_number; /* of the agent's answer; the last one that she was told was sent */
+    struct cli_phone *phone;
+    char menu[ID_MAX_BYTES]; /* the best rating of a menu that the phone showed */
+    char conv[ID_MAX_BYTES];
     int64_t ticket, control;
     bool has_snapshot, is_over, is_complete;
     struct sl_timer deadline;
@@ -52,7 +57,7 @@ struct cli_story {
 };
 /* The steps. */
 #define STEPS(X)                                                                                             \
-    X(visitor_comes, "the visitor opens the page")                                                           \
+    X(visitor_comes, "the customer comes")                                                                   \
     X(asks_in_chinese, "the visitor asks in Chinese, the bot answers")                                       \
     X(asks_in_english, "the visitor asks in English, the bot answers")                                       \
     X(asks_for_human, "the visitor asks for a person and is in line")                                        \
@@ -208,6 +213,8 @@ static void on_result(struct party *p, const json_t *frame)
     const struct sl_str code = sl_json_get_str(frame, "code"), text = sl_json_get_str(frame, "text");
     if (!is_last_command(p, sl_json_get_str(frame, "id")))
         return;
+    if (p == &p->story->agent)
+        p->story->answer_number = json_integer_value(json_array_get(json_object_get(frame, "pos"), 1));
     if (sl_json_get_bool(frame, "ok", false))
         on_decided(p);
     else
@@ -277,6 +284,23 @@ static void on_visitor_entry(struct cli_story *s, const json_t *entry)
     }
 }
 
+/* What the agent is told of a message on its way: {"code":"delivery","of":n,"state":...}. */
+static void on_delivery(struct cli_story *s, const json_t *data)
+{
+    const struct sl_str state = sl_json_get_str(data, "state");
+    char note[96];
+    if (!sl_str_eq_c(sl_json_get_str(data, "code"), "delivery"))
+        return;
+    if (sl_str_eq_c(state, "failed") || sl_str_eq_c(state, "unknown")) {
+        fail(s, "message %lld is %.*s", (long long)sl_json_get_int(data, "of", 0), (int)state.len, state.ptr);
+        return;
+    }
+    s->delivered_number = sl_json_get_int(data, "of", 0);
+    (void)snprintf(note, sizeof note, "[the agent sees message %lld: %.*s]", (long long)s->delivered_number,
+                   (int)state.len, state.ptr);
+    print_note(note);
+}
+
 static void on_agent_entry(struct cli_story *s, struct sl_str topic, const json_t *entry)
 {
     if (sl_str_eq_c(topic, "me")) {
@@ -288,8 +312,10 @@ static void on_agent_entry(struct cli_story *s, struct sl_str topic, const json_
         return;
     }
     s->control = sl_json_get_int(entry, "ce", s->control); /* transfers raise it */
-    if (sl_str_eq_c(sl_json_get_str(json_object_get(entry, "m"), "by"), "visitor"))
+    const json_t *message = json_object_get(entry, "m");   /* borrowed */
+    if (sl_str_eq_c(sl_json_get_str(message, "by"), "visitor"))
         s->agent_saw++;
+    on_delivery(s, json_object_get(message, "data"));
 }
 
 static void on_snapshot(struct cli_story *s, const json_t *frame)
@@ -353,7 +379,7 @@ static void on_opened(void *arg)
     if (p == &s->visitor)
         sl_json_c(&j, "inbox", s->cfg.inbox);
     else
-        sl_json_c(&j, "token", s->token);
+        sl_json_c(&j, "token", s->cfg.token);
     sl_json_c(&j, "client", "sluice-up/1");
     sl_json_close(&j, '}');
     cli_socket_send(p->socket, sl_buf_view(&s->text));
@@ -374,17 +400,100 @@ static void connect_party(struct party *p)
     p->socket = cli_socket_open(s->loop, s->cfg.ip, s->cfg.port, SOCKET_PATH, &ops, p);
 }
 
+/* A customer of another channel. Her phone shows texts; which step it is says what they are. */
+
+static void enter_asks_for_human(struct cli_story *s);
+static void enter_agent_closes(struct cli_story *s);
+static void enter_visitor_rates(struct cli_story *s);
+
+static bool is_in(const struct cli_story *s, void (*enter)(struct cli_story *))
+{
+    return steps[s->step].enter == enter;
+}
+
+/* A menu for the rating: its last item is the best one. */
+static void keep_menu(struct cli_story *s, const json_t *entry)
+{
+    const json_t *options = json_object_get(json_object_get(entry, "more"), "options"); /* borrowed */
+    const size_t n = json_array_size(options);
+    const struct sl_str id = n > 0 ? sl_json_get_str(json_array_get(options, n - 1), "id") : SL_STR_NONE;
+    if (id.len > 0 && id.len < sizeof s->menu)
+        (void)snprintf(s->menu, sizeof s->menu, "%.*s", (int)id.len, id.ptr);
+}
+
+static void on_shown(void *arg, const json_t *entry)
+{
+    struct cli_story *s = arg;
+    const struct sl_str text = sl_json_get_str(entry, "text");
+    size_t at = 0;
+    keep_menu(s, entry);
+    if (sl_str_eq_c(sl_json_get_str(entry, "by"), "platform")) {
+        fail(s, "the provider says: %.*s", (int)text.len, text.ptr);
+        return;
+    }
+    if (sl_str_find(text, SL_STR(AGENT_SAYS), &at)) {
+        s->agent_answers++;
+        print_answer(s, "agent", text, AGENT_SAYS_EN, &s->agent);
+    } else if (s->conv[0] == '\0' && !is_in(s, enter_asks_for_human)) {
+        s->bot_answers++;
+        print_answer(s, "bot", text, "", &s->visitor);
+    } else {
+        s->has_code[CODE_QUEUED] = s->has_code[CODE_QUEUED] || is_in(s, enter_asks_for_human);
+        s->has_code[CODE_RATE] = s->has_code[CODE_RATE] || is_in(s, enter_agent_closes);
+        s->has_code[CODE_RATED] = s->has_code[CODE_RATED] || sl_str_find(text, SL_STR("感谢您的评价"), &at) ||
+                                  sl_str_find(text, SL_STR("Thank you for rating"), &at);
+        print_answer(s, "(system)", text, "", is_in(s, enter_agent_closes) ? &s->agent : &s->visitor);
+    }
+    advance(s);
+}
+
+static void on_written(void *arg, bool ok)
+{
+    struct cli_story *s = arg;
+    if (!ok) {
+        fail(s, "the gateway did not take the customer's message");
+        return;
+    }
+    on_ack(&s->visitor);
+    on_decided(&s->visitor);
+    advance(s);
+}
+
+static void on_phone_failed(void *arg, const char *why)
+{
+    fail(arg, "%s", why);
+}
+
+static void write_by_phone(struct cli_story *s, const char *text, const char *menu)
+{
+    s->visitor.is_acked = s->visitor.is_decided = false;
+    s->visitor.sent_ns = uv_hrtime();
+    cli_phone_say(s->phone, sl_str_c(text), sl_str_c(menu));
+}
+
 /* What the two say. */
 
-static void say(struct party *p, const char *topic, const char *members, const char *zh, const char *en)
+static void say(struct cli_story *s, const char *members, const char *text, const char *en)
 {
-    print_line(p->story, p->label, zh, en);
-    send_command(p, topic, "message.send", members);
+    print_line(s, s->visitor.label, text, en);
+    if (s->phone != NULL)
+        write_by_phone(s, text, "");
+    else
+        send_command(&s->visitor, "me", "message.send", members);
 }
 
 static void enter_visitor_comes(struct cli_story *s)
 {
-    connect_party(&s->visitor);
+    static const struct cli_phone_ops ops = {
+        .written = on_written, .shown = on_shown, .failed = on_phone_failed};
+    if (s->cfg.channel == NULL) {
+        connect_party(&s->visitor);
+        return;
+    }
+    const struct cli_phone_config phone = {
+        .ip = s->cfg.ip, .port = s->cfg.sim_port, .channel = s->cfg.channel, .customer = s->cfg.customer};
+    s->phone = cli_phone_open(s->loop, &phone, &ops, s);
+    s->visitor.is_welcome = true;
 }
 static bool is_done_visitor_comes(const struct cli_story *s)
 {
@@ -393,8 +502,7 @@ static bool is_done_visitor_comes(const struct cli_story *s)
 
 static void enter_asks_in_chinese(struct cli_story *s)
 {
-    say(&s->visitor, "me", "\"text\":\"请问怎么退货？\"", "请问怎么退货？",
-        "How do I return an item, please?");
+    say(s, "\"text\":\"请问怎么退货？\"", "请问怎么退货？", "How do I return an item, please?");
 }
 static bool is_done_asks_in_chinese(const struct cli_story *s)
 {
@@ -403,7 +511,7 @@ static bool is_done_asks_in_chinese(const struct cli_story *s)
 
 static void enter_asks_in_english(struct cli_story *s)
 {
-    say(&s->visitor, "me", "\"text\":\"How long does a refund take?\"", "How long does a refund take?", "");
+    say(s, "\"text\":\"How long does a refund take?\"", "How long does a refund take?", "");
 }
 static bool is_done_asks_in_english(const struct cli_story *s)
 {
@@ -412,7 +520,7 @@ static bool is_done_asks_in_english(const struct cli_story *s)
 
 static void enter_asks_for_human(struct cli_story *s)
 {
-    say(&s->visitor, "me", "\"text\":\"转人工\"", "转人工", "A person, please.");
+    say(s, "\"text\":\"转人工\"", "转人工", "A person, please.");
 }
 static bool is_done_asks_for_human(const struct cli_story *s)
 {
@@ -425,16 +533,18 @@ static void on_login(void *arg, int status, struct sl_str body)
     s->login = NULL;
     json_t *root = status == 200 ? sl_json_parse(body, NULL) : NULL; /* owned */
     const struct sl_str token = root != NULL ? sl_json_get_str(root, "token") : SL_STR_NONE;
-    if (token.len == 0 || token.len >= sizeof s->token)
+    if (token.len == 0 || token.len >= CLI_STORY_TOKEN_BYTES)
         fail(s, "POST /v1/login answered %d", status);
     else
-        (void)snprintf(s->token, sizeof s->token, "%.*s", (int)token.len, token.ptr);
+        (void)snprintf(s->cfg.token, CLI_STORY_TOKEN_BYTES, "%.*s", (int)token.len, token.ptr);
     json_decref(root);
     advance(s);
 }
 
 static void enter_agent_logs_in(struct cli_story *s)
 {
+    if (s->cfg.once_token == NULL)
+        return; /* she did, in the story before */
     sl_buf_clear(&s->text);
     sl_buf_printf(&s->text, "{\"once\":\"%s\"}", s->cfg.once_token);
     s->login = cli_http_open(s->loop, s->cfg.ip, s->cfg.port, "POST", "/v1/login", sl_buf_view(&s->text),
@@ -442,7 +552,7 @@ static void enter_agent_logs_in(struct cli_story *s)
 }
 static bool is_done_agent_logs_in(const struct cli_story *s)
 {
-    return s->token[0] != '\0';
+    return s->cfg.token[0] != '\0';
 }
 
 static void enter_agent_connects(struct cli_story *s)
@@ -473,7 +583,8 @@ static void enter_agent_accepts(struct cli_story *s)
 }
 static bool is_done_agent_accepts(const struct cli_story *s)
 {
-    return s->agent.is_decided && s->has_code[CODE_AGENT_JOINED];
+    /* the notice may be spared where each message counts */
+    return s->agent.is_decided && (s->phone != NULL || s->has_code[CODE_AGENT_JOINED]);
 }
 
 static void enter_agent_looks(struct cli_story *s)
@@ -496,12 +607,13 @@ static void enter_agent_answers(struct cli_story *s)
 }
 static bool is_done_agent_answers(const struct cli_story *s)
 {
-    return s->agent.is_decided && s->agent_answers >= 1;
+    return s->agent.is_decided && s->agent_answers >= 1 &&
+           (s->phone == NULL || s->delivered_number >= s->answer_number);
 }
 
 static void enter_visitor_thanks(struct cli_story *s)
 {
-    say(&s->visitor, "me", "\"text\":\"太好了，谢谢！\"", "太好了，谢谢！", "Great, thank you!");
+    say(s, "\"text\":\"太好了，谢谢！\"", "太好了，谢谢！", "Great, thank you!");
 }
 static bool is_done_visitor_thanks(const struct cli_story *s)
 {
@@ -516,17 +628,20 @@ static void enter_agent_closes(struct cli_story *s)
 }
 static bool is_done_agent_closes(const struct cli_story *s)
 {
-    return s->agent.is_decided && s->has_code[CODE_RATE] && s->has_code[CODE_CLOSED];
+    return s->agent.is_decided && s->has_code[CODE_RATE] && (s->phone != NULL || s->has_code[CODE_CLOSED]);
 }
 
 static void enter_visitor_rates(struct cli_story *s)
 {
     print_line(s, s->visitor.label, "★★★★★", "");
-    send_command(&s->visitor, "me", "message.rate", "\"score\":5");
+    if (s->phone != NULL)
+        write_by_phone(s, "5", s->menu);
+    else
+        send_command(&s->visitor, "me", "message.rate", "\"score\":5");
 }
 static bool is_done_visitor_rates(const struct cli_story *s)
 {
-    return s->visitor.is_decided;
+    return s->visitor.is_decided && (s->phone == NULL || s->has_code[CODE_RATED]);
 }
 
 /* Life. */
@@ -548,12 +663,13 @@ struct cli_story *cli_story_start(struct sl_loop *l, const struct cli_story_conf
     s->arg = arg;
     s->began_ns = uv_hrtime();
     sl_buf_init(&s->text, 0);
-    party_init(&s->visitor, s, "visitor");
+    party_init(&s->visitor, s, cfg->channel == NULL ? "visitor" : "customer");
     party_init(&s->agent, s, "agent");
     sl_timer_init(&s->deadline, l, on_deadline, s);
     sl_post_init(&s->end, l, on_end, s);
     sl_timer_start(&s->deadline, STEP_DEADLINE_MS);
     steps[0].enter(s);
+    advance(s);
     return s;
 }
 
@@ -572,6 +688,7 @@ void cli_story_free(struct cli_story **sp)
         return;
     party_fini(&s->visitor);
     party_fini(&s->agent);
+    cli_phone_close(&s->phone);
     cli_http_close(&s->login);
     sl_timer_stop(&s->deadline);
     sl_post_cancel(&s->end);

@@ -1,7 +1,8 @@
 /* cli/up.c - `sluice up`: a whole Sluice on one machine, as the same processes that production runs.
  *
  *   redis (own, on a unix socket in the run folder) -> router, bot, gateway -> /readyz says 200 -> addresses, or the story
- *   Ctrl-C, TERM or the end of the story: gateway, bot, router, redis, each after the one before has ended.
+ *   with --sim: simulated providers beside them, and the story on each of their channels, too
+ *   Ctrl-C, TERM or the end of the story: gateway, simulators, bot, router, redis, each after the one before has ended.
  *
  * One loop; every wait has a deadline. Settings reach the children as SLUICE_... variables, the one form for keys from outside.
  */
@@ -14,6 +15,7 @@
 #include "cli/tcp.h"
 #include "cli/up_child.h"
 #include "cli/up_files.h"
+#include "cli/up_sim.h"
 
 #include "cli/faq_yaml.h"
 #include "cli/sluice_yaml.h"
@@ -39,12 +41,13 @@
 
 enum child {
     CHILD_GATEWAY,
+    CHILD_SIM,
     CHILD_BOT,
     CHILD_ROUTER,
     CHILD_REDIS,
     CHILD_COUNT
 }; /* in the order of stopping */
-static const char *const child_names[CHILD_COUNT] = {"gateway", "bot", "router", "redis"};
+static const char *const child_names[CHILD_COUNT] = {"gateway", "sim", "bot", "router", "redis"};
 
 struct password {
     const char *agent; /* borrowed from the configuration */
@@ -62,7 +65,9 @@ struct up {
     const char *inbox, *agent, *tenant; /* of the story and the login link; borrowed from cfg */
     struct password passwords[AGENTS_MAX];
     size_t password_count;
-    char once_token[64];
+    char once_token[64], agent_token[CLI_STORY_TOKEN_BYTES];
+    struct cli_up_sim sim;
+    size_t story_number; /* 0: the web chat */
     uv_loop_t uv;
     struct sl_loop *loop;
     struct sl_signals *signals;
@@ -95,18 +100,6 @@ static bool is_free(const char *ip, unsigned port)
     return ok;
 }
 
-static unsigned any_free_port(void)
-{
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof at;
-    const bool ok = fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof at) == 0 &&
-                    getsockname(fd, (struct sockaddr *)&at, &len) == 0;
-    if (fd >= 0)
-        close(fd);
-    return ok ? ntohs(at.sin_port) : 0;
-}
-
 static sl_err set(struct sl_fail *why, const char *fmt, ...) SL_PRINTF(2, 3);
 static sl_err set(struct sl_fail *why, const char *fmt, ...)
 {
@@ -126,13 +119,13 @@ static sl_err choose_port(struct up *u, const char *wanted, struct sl_fail *why)
     int64_t number = 0;
     if (wanted != NULL && (sl_str_int(sl_str_c(wanted), &number) != SL_OK || number < 0 || number > 65535))
         return sl_fail_set(why, SL_EINVAL, 0, "--port: expected a number from 0 (any) to 65535");
-    if (wanted == NULL && u->has_config && !u->once)
+    if (wanted == NULL && u->has_config && !u->once && u->sim.file == NULL)
         return SL_OK; /* as the file says */
     u->port = (unsigned)number;
     if (wanted == NULL && !u->once && is_free("127.0.0.1", PORT_DEFAULT))
         u->port = PORT_DEFAULT;
     if (u->port == 0)
-        u->port = any_free_port();
+        u->port = cli_up_any_port();
     if (u->port == 0 || !is_free("127.0.0.1", u->port))
         return sl_fail_set(why, SL_ECONFLICT, 0, "port %u on 127.0.0.1 is taken; --port 0 takes any free one",
                            u->port);
@@ -263,6 +256,8 @@ static sl_err prepare(struct up *u, const char *dir, const char *port, struct sl
         err = write_files(u, why);
     if (err == SL_OK)
         err = choose_port(u, port, why);
+    if (err == SL_OK && u->sim.file != NULL)
+        err = cli_up_sim_prepare(&u->sim, u->port, why);
     if (err != SL_OK)
         return err;
     if (u->has_config)
@@ -289,7 +284,7 @@ static void on_child(void *arg, struct cli_up_child *c, enum cli_up_child_event 
 
 static void start_child(struct up *u, enum child which, const char *const *program)
 {
-    const char *argv[16] = {u->self, "child"};
+    const char *argv[8 + CLI_UP_SIM_ARGS] = {u->self, "child"};
     char parent[24];
     size_t n = 3;
     (void)snprintf(parent, sizeof parent, "%ld", (long)getpid());
@@ -310,12 +305,22 @@ static void start_redis(struct up *u)
     start_child(u, CHILD_REDIS, (const char *const[]){"redis-server", conf, NULL});
 }
 
+static void start_simulators(struct up *u)
+{
+    const char *program[3 + CLI_UP_SIM_ARGS] = {"node", u->sim.file};
+    for (size_t i = 0; i < u->sim.word_count; i++)
+        program[2 + i] = u->sim.words[i];
+    start_child(u, CHILD_SIM, program);
+}
+
 static void start_roles(struct up *u)
 {
     static const enum child order[] = {CHILD_ROUTER, CHILD_BOT, CHILD_GATEWAY};
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
         start_child(u, order[i],
                     (const char *const[]){u->self, child_names[order[i]], "--config", u->config_path, NULL});
+    if (u->sim.file != NULL)
+        start_simulators(u);
 }
 
 static void stop_next(struct up *u)
@@ -372,19 +377,49 @@ static void on_child(void *arg, struct cli_up_child *c, enum cli_up_child_event 
 
 /* ---- ready ---- */
 
+static const struct {
+    const char *channel, *customer;
+} sims[] = {
+#define X(channel, customer) {channel, customer},
+    CLI_UP_SIM_CHANNELS(X)
+#undef X
+};
+#define SIM_COUNT (sizeof sims / sizeof *sims)
+
+static void start_story(struct up *u);
+
 static void on_story(void *arg, bool is_complete)
 {
     struct up *u = arg;
-    if (is_complete)
+    const size_t stories = u->sim.file != NULL ? 1 + SIM_COUNT : 1;
+    cli_story_free(&u->story);
+    if (is_complete && ++u->story_number < stories) {
+        start_story(u);
+        return;
+    }
+    if (is_complete && stories == 1)
         printf("\nThe story is complete: every step happened. Ending everything that was started.\n");
+    else if (is_complete)
+        printf("\nThe story is complete on %zu channels: every step happened. Ending everything that was "
+               "started.\n",
+               stories);
     stop(u, is_complete ? EX_OK : EX_SOFTWARE);
 }
 
 static void start_story(struct up *u)
 {
-    const struct cli_story_config story = {
-        .ip = u->ip, .port = u->port, .inbox = u->inbox, .once_token = u->once_token, .agent = u->agent};
-    sl_timer_start(&u->deadline, STORY_MS);
+    struct cli_story_config story = {
+        .ip = u->ip, .port = u->port, .inbox = u->inbox, .token = u->agent_token, .agent = u->agent};
+    if (u->story_number == 0) {
+        story.once_token = u->once_token;
+        sl_timer_start(&u->deadline, STORY_MS);
+    } else {
+        story.channel = sims[u->story_number - 1].channel;
+        story.customer = sims[u->story_number - 1].customer;
+        story.sim_port = u->sim.page_port;
+    }
+    if (u->sim.file != NULL)
+        printf("\n== %s\n", story.channel != NULL ? story.channel : "web chat");
     u->story = cli_story_start(u->loop, &story, on_story, u);
 }
 
@@ -394,6 +429,9 @@ static void print_addresses(const struct up *u)
            "  visitor's page   http://%s:%u/\n"
            "  agent's page     http://%s:%u/agent\n",
            u->ip, u->port, u->ip, u->port);
+    if (u->sim.file != NULL)
+        printf("  play a customer  http://127.0.0.1:%u/   (web chat, WeChat, SMS and email, simulated)\n",
+               u->sim.page_port);
     if (u->agent != NULL)
         printf("  one-time login   http://%s:%u/agent#once=%s   (as %s, for ten minutes)\n", u->ip, u->port,
                u->once_token, u->agent);
@@ -576,6 +614,9 @@ static int usage(int code)
         "Starts its own Redis (on a unix socket, appendfsync always), a router, a bot and a gateway on "
         "127.0.0.1, and prints where\n"
         "they are. Ctrl-C ends everything.\n\n"
+        "  --sim FILE          also start simulated providers (tests/fakes/play.mjs, with Node) for the "
+        "inboxes of "
+        "deploy/demo.yaml\n"
         "  --once              play one scripted conversation through the running system, print it, and end\n"
         "  --dir DIR           keep data and configuration in DIR; without it they lie in a temporary "
         "folder\n"
@@ -598,11 +639,12 @@ int cli_up(int argc, char **argv)
     struct sl_fail why = {0};
     u.once = cli_take_flag(&argc, argv, "--once");
     u.keep = cli_take_flag(&argc, argv, "--keep");
+    u.sim.file = cli_take_value(&argc, argv, "--sim");
     const char *dir = cli_take_value(&argc, argv, "--dir"), *port = cli_take_value(&argc, argv, "--port");
     if (cli_options_parse(argc, argv, &u.options) != EX_OK)
         return EX_USAGE;
     if (u.options.wants_help || u.options.first_rest < argc || (dir != NULL && dir[0] == '\0') ||
-        (port != NULL && port[0] == '\0'))
+        (port != NULL && port[0] == '\0') || (u.sim.file != NULL && u.sim.file[0] == '\0'))
         return usage(u.options.wants_help ? EX_OK : EX_USAGE);
     u.has_config = u.options.config_path != NULL;
     if (!find_self(&u) || prepare(&u, dir, port, &why) != SL_OK) {
