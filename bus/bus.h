@@ -152,6 +152,19 @@ typedef void (*bus_accept_fn)(void *arg, sl_err err, const struct bus_accept_res
                               const struct sl_fail *why);
 sl_err bus_accept(struct bus *b, const struct bus_accept *in, bus_accept_fn fn, void *arg) SL_MUST_CHECK;
 
+/* A value, or a map, that the gateways share for one inbox (box_1). value and field are at most 65,536 bytes. */
+enum bus_box_op { BUS_BOX_GET, BUS_BOX_SET, BUS_BOX_ADD, BUS_BOX_SWAP, BUS_BOX_DROP, BUS_BOX_PUT };
+struct bus_box {
+    enum bus_box_op op;
+    struct key key; /* key_box */
+    struct sl_str field, value, expected;
+    int64_t ttl_ms; /* 0: it stays */
+};
+/* SL_OK; SL_ENOTFOUND (GET); SL_ECONFLICT with the present value (ADD, SWAP); SL_ETOOBIG; SL_EAGAIN; SL_ETIMEOUT and SL_ECLOSED:
+ * it may have been written. PUT: value is the whole map, name\0value\0 ... */
+typedef void (*bus_box_fn)(void *arg, sl_err err, struct sl_str value);
+sl_err bus_box(struct bus *b, const struct bus_box *in, bus_box_fn fn, void *arg) SL_MUST_CHECK;
+
 #define BUS_LOG_MAX          100000    /* entries of in:{k} beyond which accept says busy */
 #define BUS_SESSION_TTL_MS   604800000 /* a session's numbering is forgotten after a week without a frame */
 #define BUS_FUNCTION_LIBRARY "sluice_1"

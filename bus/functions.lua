@@ -662,6 +662,68 @@ local function redrive(keys, a)
     return entry
 end
 
+-- ---- box: what an inbox's adapters in all processes share: a value or a map that may end by itself ----
+
+local BOX_BYTES_MAX = 65536
+local BOX_FIELDS_MAX = 1000
+local BOX_ARGUMENTS = {get = 2, set = 3, add = 3, swap = 4, drop = 3, put = 4}
+
+-- u is the end in Redis time: Redis ends the key by itself, and the store in memory looks at u alone.
+local function box_keep_until(key, ttl)
+    if ttl == 0 then
+        call('HDEL', key, 'u')
+        call('PERSIST', key)
+    else
+        local ends = digits(time_ms() + ttl)
+        call('HSET', key, 'u', ends)
+        call('PEXPIREAT', key, ends)
+    end
+end
+
+local function box_map(key)
+    local all, out = call('HGETALL', key), {'ok'}
+    for i = 1, #all, 2 do
+        if string.sub(all[i], 1, 1) == 'f' then
+            out[#out + 1] = string.sub(all[i], 2)
+            out[#out + 1] = all[i + 1]
+        end
+    end
+    return out
+end
+
+local function box(keys, a)
+    local key, op, ttl = keys[1], a[1], integer(a[2])
+    if not key or not ttl or #a ~= BOX_ARGUMENTS[op] then return refuse('BAD arguments of box_1') end
+    for i = 3, #a do
+        if #a[i] > BOX_BYTES_MAX then return refuse('TOOBIG a value of a box') end
+    end
+    if not is_type(key, 'hash') then return refuse('BAD type of ' .. key) end
+    local held = call('HMGET', key, 'v', 'u')
+    local is_over = held[2] and number_of(held[2]) <= time_ms()
+    local present = not is_over and held[1]
+    if op == 'get' then
+        return present and {'ok', present} or {'none'}
+    end
+    if op == 'put' and not is_over and call('HLEN', key) >= BOX_FIELDS_MAX and call('HEXISTS', key, 'f' .. a[3]) == 0 then
+        return refuse('TOOBIG a map of a box')
+    end
+    if (op == 'add' and present) or (op == 'swap' and (present or '') ~= a[4]) then
+        return {'conflict', present or ''}
+    end
+    if op == 'drop' and present and a[3] ~= '' and present ~= a[3] then
+        return {'ok', present}
+    end
+    if is_over or op == 'drop' then call('DEL', key) end
+    if op == 'drop' then return {'ok', ''} end
+    if op == 'put' then
+        call('HSET', key, 'f' .. a[3], a[4])
+    else
+        call('HSET', key, 'v', a[3])
+    end
+    box_keep_until(key, ttl)
+    return op == 'put' and box_map(key) or {'ok', ''}
+end
+
 local at_maxmemory = {'allow-oom'}
 redis.register_function{function_name = 'accept_1', callback = with_locals(accept)}
 redis.register_function{function_name = 'acquire_1', callback = with_locals(acquire), flags = at_maxmemory}
@@ -674,3 +736,4 @@ redis.register_function{function_name = 'relay_1', callback = with_locals(relay)
 redis.register_function{function_name = 'trim_1', callback = with_locals(trim), flags = at_maxmemory}
 redis.register_function{function_name = 'answer_1', callback = with_locals(answer)}
 redis.register_function{function_name = 'redrive_1', callback = with_locals(redrive)}
+redis.register_function{function_name = 'box_1', callback = with_locals(box), flags = at_maxmemory}

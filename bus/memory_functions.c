@@ -986,6 +986,8 @@ redisReply *memory_fcall(struct memory_call *c)
                               .keys = (size_t)keys,
                               .arg = &c->arg[3 + (size_t)keys],
                               .args = c->count - 3 - (size_t)keys};
+    if (sl_str_eq_c(c->arg[1], "box_1"))
+        return memory_box(f.data, f.arena, f.key, f.keys, f.arg, f.args);
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
         if (sl_str_eq_c(c->arg[1], functions[i].name))
             return functions[i].run(&f);

@@ -140,6 +140,9 @@ struct memory_call {
 /* The reply; NULL only when the call may block and has to. */
 redisReply *memory_run(struct memory_call *c);
 redisReply *memory_fcall(struct memory_call *c);
+/* memory_box.c: box_1 */
+redisReply *memory_box(struct memory_data *d, struct memory_arena *arena, const struct sl_str *key,
+                       size_t keys, const struct sl_str *arg, size_t args);
 
 /* ---- beside bus_priv.h, for simulations ---- */
 /* When the next blocked read gives up; false: nothing is blocked. */

@@ -358,8 +358,10 @@ static bool is_idle(const struct gw *gw)
 static void stop_edge(struct gw *gw)
 {
     gw_logins_free(&gw->logins);
-    for (size_t i = 0; i < gw->box_count; i++)
+    for (size_t i = 0; i < gw->box_count; i++) {
+        gw->boxes[i].is_closing = true;
         chan_close(gw->boxes[i].inbox.ch);
+    }
     gw_front_stop(gw->front); /* sockets that are still open are dropped here */
 }
 

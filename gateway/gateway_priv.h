@@ -15,6 +15,7 @@ struct gw_box {
     struct gw_inbox inbox; /* first; strings owned by ch */
     struct gw *gw;
     bool is_up, is_closed;
+    bool is_closing; /* nothing is called back any more */
 };
 
 enum gw_life { GW_RUNNING, GW_SETTLING, GW_CLOSING_SOCKETS, GW_FLUSHING, GW_STOPPING, GW_ENDING, GW_STOPPED };
@@ -47,6 +48,9 @@ sl_err gw_append_message(struct gw *gw, const struct gw_inbox *inbox, const stru
 
 /* host.c: what adapters get; chan_core(ch) is their struct gw_box */
 extern const struct chan_host gw_host;
+/* host_kv.c */
+sl_err gw_host_kv(struct chan *ch, const struct chan_kv *op, chan_kv_fn fn, void *arg);
+void gw_host_alarm(struct chan *ch, const char *code, bool is_on, const char *words);
 
 /* rest.c */
 void gw_rest_login(struct gw *gw, struct chan_request *rq);

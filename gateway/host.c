@@ -107,5 +107,9 @@ static void host_closed(struct chan *ch)
     box->is_closed = true;
 }
 
-const struct chan_host gw_host = {
-    .inbound = host_inbound, .settled = host_settled, .state = host_state, .closed = host_closed};
+const struct chan_host gw_host = {.inbound = host_inbound,
+                                  .settled = host_settled,
+                                  .kv = gw_host_kv,
+                                  .alarm = gw_host_alarm,
+                                  .state = host_state,
+                                  .closed = host_closed};

@@ -111,6 +111,17 @@ struct key key_session(const char *tag, struct sl_str session, struct sl_str tar
     return k;
 }
 
+struct key key_box(const char *inbox, struct sl_str name)
+{
+    struct key k;
+    k.len = 0;
+    add_c(&k, "box:{send:");
+    add_c(&k, inbox);
+    add_c(&k, "}");
+    add_part(&k, name);
+    return k;
+}
+
 /* What Redis hashes of a key: the bytes between the first '{' and the next '}', or the whole key when there
  * is no such pair or nothing in it (redis.io/docs/reference/cluster-spec, "Hash tags"). */
 static struct sl_str hash_tag(struct sl_str key)

@@ -38,6 +38,9 @@ struct key key_log(const char *tag, struct sl_str id);
 struct key key_session(const char *tag, struct sl_str session, struct sl_str target);
 struct key key_seen(const char *tag, struct sl_str bucket);
 
+/* box:{send:<inbox>}:<name>  what the adapters of an inbox share (hash), in its lane's slot */
+struct key key_box(const char *inbox, struct sl_str name);
+
 struct key key_from(struct sl_str destination); /* from:{..}  marks of a destination, in its slot (hash) */
 struct key key_bot(struct sl_str name);         /* bot:<name>  tasks (stream) */
 

@@ -466,6 +466,106 @@ static void too_many_in_flight_is_busy(void **state)
     w->is_finished = true;
 }
 
+/* ---- box ---- */
+
+struct boxed {
+    unsigned calls;
+    sl_err err;
+    struct sl_buf value;
+};
+
+static void on_boxed(void *arg, sl_err err, struct sl_str value)
+{
+    struct boxed *b = arg;
+    b->calls++;
+    b->err = err;
+    sl_buf_clear(&b->value);
+    for (size_t i = 0; i < value.len; i++)
+        sl_buf_char(&b->value, value.ptr[i] == '\0' ? '|' : value.ptr[i]);
+    sl_buf_char(&b->value, '\0');
+}
+
+static void expect_box(struct world *w, sl_err err, const char *value, struct bus_box in)
+{
+    struct boxed b = {.calls = 0};
+    sl_buf_init(&b.value, 0);
+    in.key = key_box("wx", in.key.len > 0 ? key_str(&in.key) : SL_STR("token"));
+    assert_int_equal(bus_box(w->bus, &in, on_boxed, &b), SL_OK);
+    assert_int_equal(b.calls, 0);
+    assert_true(world_wait_count(w, &b.calls, 1, SOON_MS));
+    assert_int_equal(b.err, err);
+    assert_string_equal(b.value.ptr, value);
+    sl_buf_fini(&b.value);
+}
+
+#define BOX(...) ((struct bus_box){__VA_ARGS__})
+
+static void box_gets_sets_adds_swaps_and_drops(void **state)
+{
+    struct world *w = *state;
+    const struct sl_str one = SL_STR("one"), two = SL_STR("two");
+    expect_box(w, SL_ENOTFOUND, "", BOX(.op = BUS_BOX_GET));
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_ADD, .value = one, .ttl_ms = 60000));
+    expect_box(w, SL_ECONFLICT, "one", BOX(.op = BUS_BOX_ADD, .value = two, .ttl_ms = 60000));
+    expect_box(w, SL_OK, "one", BOX(.op = BUS_BOX_GET));
+    expect_box(w, SL_ECONFLICT, "one", BOX(.op = BUS_BOX_SWAP, .value = two, .expected = two));
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_SWAP, .value = two, .expected = one));
+    expect_box(w, SL_OK, "two", BOX(.op = BUS_BOX_DROP, .expected = one)); /* another's lock stays */
+    expect_box(w, SL_OK, "two", BOX(.op = BUS_BOX_GET));
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_DROP, .expected = two));
+    expect_box(w, SL_ENOTFOUND, "", BOX(.op = BUS_BOX_GET));
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_SWAP, .value = one)); /* nothing equals the empty value */
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_SET, .value = {"a\0b", 3}));
+    expect_box(w, SL_OK, "a|b", BOX(.op = BUS_BOX_GET));
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_DROP));
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_DROP));
+    expect_box(w, SL_ENOTFOUND, "", BOX(.op = BUS_BOX_GET));
+    w->is_finished = true;
+}
+
+static void box_ends_by_itself(void **state)
+{
+    struct world *w = *state;
+    const struct sl_str one = SL_STR("one"), two = SL_STR("two");
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_SET, .value = one, .ttl_ms = 40));
+    expect_box(w, SL_OK, "a|one|",
+               BOX(.op = BUS_BOX_PUT, .key = {1, "m"}, .field = {"a", 1}, .value = one, .ttl_ms = 40));
+    expect_box(w, SL_OK, "one", BOX(.op = BUS_BOX_GET));
+    world_pass(w, 60);
+    expect_box(w, SL_ENOTFOUND, "", BOX(.op = BUS_BOX_GET));
+    expect_box(w, SL_OK, "b|two|",
+               BOX(.op = BUS_BOX_PUT, .key = {1, "m"}, .field = {"b", 1}, .value = two, .ttl_ms = 40));
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_ADD, .value = two, .ttl_ms = 40));
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_SET, .value = two)); /* no end any more */
+    world_pass(w, 60);
+    expect_box(w, SL_OK, "two", BOX(.op = BUS_BOX_GET));
+    w->is_finished = true;
+}
+
+static void box_refuses_what_is_wrong_or_too_large(void **state)
+{
+    struct world *w = *state;
+    char *large = sl_alloc(65537);
+    memset(large, 'x', 65537);
+    expect_box(w, SL_ETOOBIG, "", BOX(.op = BUS_BOX_SET, .value = {large, 65537}));
+    expect_box(w, SL_OK, "", BOX(.op = BUS_BOX_SET, .value = {large, 65536}));
+    free(large);
+    static const char *const bad[] = {"get",      "get x",   "get 1 2",  "set 1",
+                                      "what 1 2", "put 1 f", "swap 1 2", "drop 1"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_string_equal(world_say(w, "FCALL box_1 1 box:{send:wx}:t %s", bad[i]),
+                            "!EREFUSED BAD arguments of box_1");
+    (void)world_say(w, "RPUSH box:{send:wx}:list x");
+    world_expect(w, "!EREFUSED BAD type of box:{send:wx}:list", "FCALL box_1 1 box:{send:wx}:list get 0");
+    for (int i = 0; i < 1000; i++)
+        (void)world_say(w, "FCALL box_1 1 box:{send:wx}:map put 0 f%d x", i);
+    assert_int_equal(w->err, SL_OK);
+    world_expect(w, "!ETOOBIG TOOBIG a map of a box", "FCALL box_1 1 box:{send:wx}:map put 0 f1001 x");
+    (void)world_say(w, "FCALL box_1 1 box:{send:wx}:map put 0 f7 y");
+    assert_int_equal(w->err, SL_OK);
+    w->is_finished = true;
+}
+
 int run_calls_cases(void)
 {
     const struct CMUnitTest cases[] = {
@@ -483,6 +583,9 @@ int run_calls_cases(void)
         WORLD_BOTH(a_channel_costs_less_than_300_bytes),
         WORLD_BOTH(closing_the_bus_settles_every_call_once),
         WORLD_BOTH(too_many_in_flight_is_busy),
+        WORLD_BOTH(box_gets_sets_adds_swaps_and_drops),
+        WORLD_BOTH(box_ends_by_itself),
+        WORLD_BOTH(box_refuses_what_is_wrong_or_too_large),
     };
     return cmocka_run_group_tests_name("calls", cases, NULL, NULL);
 }

@@ -37,6 +37,7 @@ static void test_every_key_is_spelled_as_stored(void **state)
     is(key_session("17", S("s-1"), S("me")), "sess:{17}:s-1:me");
     is(key_seen("17", S("1790")), "seen:{17}:1790");
     is(key_bot(S("faq")), "bot:faq");
+    is(key_box("wx", S("token")), "box:{send:wx}:token");
     is(key_push_visitor("17", S("demo/web/v-1")), "pv:{17}:demo/web/v-1");
     is(key_push_conversation("17", S(CONV)), "pc:{17}:" CONV);
     is(key_push_agent("desk:demo", S("mei")), "pa:{desk:demo}:mei");
