@@ -27,6 +27,22 @@ void sl_hmac_sha256(struct sl_str key, struct sl_str in, unsigned char out[32])
               n == 32);
 }
 
+void sl_sha1(struct sl_str in, unsigned char out[20])
+{
+    unsigned int n = 0;
+    sl_assert(EVP_Digest(in.ptr, in.len, out, &n, EVP_sha1(), NULL) == 1 && n == 20);
+}
+
+void sl_hmac_sha1(struct sl_str key, struct sl_str in, unsigned char out[20])
+{
+    unsigned int n = 0;
+    sl_assert(key.len <= INT_MAX);
+    const void *key_bytes = key.len > 0 ? key.ptr : "";
+    sl_assert(HMAC(EVP_sha1(), key_bytes, (int)key.len, (const unsigned char *)in.ptr, in.len, out, &n) !=
+                  NULL &&
+              n == 20);
+}
+
 bool sl_secret_eq(struct sl_str a, struct sl_str b)
 {
     return a.len == b.len && (a.len == 0 || CRYPTO_memcmp(a.ptr, b.ptr, a.len) == 0);
@@ -83,6 +99,40 @@ sl_err sl_b64url_decode(struct sl_buf *out, struct sl_str in)
         return SL_OK;
     out->len = before;
     return is_valid ? SL_ETOOBIG : SL_EINVAL;
+}
+
+static void swap_alphabet(char *p, size_t n, const char from[3], const char to[3])
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = p[i] == from[0] ? to[0] : p[i] == from[1] ? to[1] : p[i];
+}
+
+void sl_b64(struct sl_buf *out, struct sl_str in)
+{
+    size_t before = out->len;
+    sl_b64url(out, in);
+    if (!out->overflow && out->len > before)
+        swap_alphabet(out->ptr + before, out->len - before, "-_", "+/");
+    for (size_t n = in.len; n % 3 != 0; n++)
+        sl_buf_char(out, '=');
+}
+
+sl_err sl_b64_decode(struct sl_buf *out, struct sl_str in)
+{
+    size_t len = in.len;
+    if (len % 4 == 0)
+        while (len > 0 && len + 2 > in.len && in.ptr[len - 1] == '=')
+            len--;
+    if (memchr(in.ptr, '-', len) != NULL || memchr(in.ptr, '_', len) != NULL)
+        return SL_EINVAL;
+    struct sl_buf url;
+    sl_buf_init(&url, 0);
+    sl_buf_add(&url, in.ptr, len);
+    if (url.len > 0)
+        swap_alphabet(url.ptr, url.len, "+/", "-_");
+    sl_err err = url.overflow ? SL_ETOOBIG : sl_b64url_decode(out, sl_buf_view(&url));
+    sl_buf_fini(&url);
+    return err;
 }
 
 void sl_hex(char *out, const unsigned char *in, size_t n)

@@ -100,9 +100,53 @@ static void test_password_verify_refuses_what_would_exhaust_us(void **state)
     assert_int_equal(sl_password_hash(sl_str_n(longer, sizeof longer), out), SL_ETOOBIG);
 }
 
+static void test_b64_both_ways(void **state)
+{
+    (void)state;
+    /* RFC 4648 10, and the two characters in which it differs from base64url */
+    static const struct {
+        const char *plain, *coded;
+    } row[] = {{"", ""},        {"f", "Zg=="},          {"fo", "Zm8="},
+               {"foo", "Zm9v"}, {"foobar", "Zm9vYmFy"}, {"\xfb\xff", "+/8="}};
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        struct sl_buf b;
+        sl_buf_init(&b, 0);
+        sl_b64(&b, sl_str_c(row[i].plain));
+        assert_bytes(b, row[i].coded);
+        sl_buf_clear(&b);
+        assert_int_equal(sl_b64_decode(&b, sl_str_c(row[i].coded)), SL_OK);
+        assert_bytes(b, row[i].plain);
+        sl_buf_fini(&b);
+    }
+    static const char *const bad[] = {"Zg=", "Z===", "Zm9v====", "Zg==Zg==", "-_8=", "Z g=", "Zh=="};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct sl_buf b;
+        sl_buf_init(&b, 0);
+        assert_int_equal(sl_b64_decode(&b, sl_str_c(bad[i])), SL_EINVAL);
+        assert_int_equal(b.len, 0);
+        sl_buf_fini(&b);
+    }
+}
+
+/* RFC 3174 7.3, RFC 2202 3. */
+static void test_sha1(void **state)
+{
+    (void)state;
+    unsigned char out[20];
+    char hex[41];
+    sl_sha1(SL_STR("abc"), out);
+    sl_hex(hex, out, sizeof out);
+    assert_string_equal(hex, "a9993e364706816aba3e25717850c26c9cd0d89d");
+    sl_hmac_sha1(SL_STR("Jefe"), SL_STR("what do ya want for nothing?"), out);
+    sl_hex(hex, out, sizeof out);
+    assert_string_equal(hex, "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_b64_both_ways),
+        cmocka_unit_test(test_sha1),
         cmocka_unit_test(test_sha256_and_hmac_known_vectors),
         cmocka_unit_test(test_secret_eq_compares_all_bytes),
         cmocka_unit_test(test_b64url_round_trips_every_length),
