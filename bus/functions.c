@@ -77,7 +77,7 @@ struct store_key *functions_key(struct functions_call *c, const struct sl_str *n
             return k->type == type ? k : NULL;
     struct store_key *k = store_take(c->store, sizeof *k);
     *k = (struct store_key){.store = c->store, .name = *name, .type = type, .next = *slot};
-    if (!store_open(k))
+    if (!store_open(k, name))
         return NULL;
     *slot = k;
     c->opened++;

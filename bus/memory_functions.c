@@ -45,10 +45,10 @@ static enum memory_type memory_type_of(enum store_type type)
     return MEMORY_SET;
 }
 
-bool store_open(struct store_key *key)
+bool store_open(struct store_key *key, const struct sl_str *name)
 {
     bool ok = true;
-    (void)memory_find(key->store->data, key->name, memory_type_of(key->type), &ok);
+    (void)memory_find(key->store->data, *name, memory_type_of(key->type), &ok);
     return ok;
 }
 

@@ -50,8 +50,8 @@ extern const struct sl_str store_names[STORE_NAME_COUNT]; /* functions.c */
 
 int64_t store_now_ms(struct store *s);       /* the server's clock, the same for the whole call */
 void *store_take(struct store *s, size_t n); /* zeroed; goes with the call */
-/* Fills key->handle. false: the key holds another type. */
-bool store_open(struct store_key *key) SL_MUST_CHECK;
+/* Fills key->handle; name is key->name as the caller was given it. false: the key holds another type. */
+bool store_open(struct store_key *key, const struct sl_str *name) SL_MUST_CHECK;
 void store_delete(struct store_key *key); /* the whole key */
 /* only_if_none: a time that is set already stays. */
 void store_expire(struct store_key *key, int64_t ttl_ms, bool only_if_none);

@@ -30,6 +30,10 @@ static void server_exec(const struct redis_server *s)
         n++;
     for (size_t i = 0; s->options[i] != NULL; i++)
         argv[n++] = s->options[i];
+    if (s->has_module) {
+        argv[n++] = "--loadmodule";
+        argv[n++] = REDIS_MODULE;
+    }
     (void)snprintf(port, sizeof(port), "%d", s->port);
     (void)snprintf(pidfile, sizeof(pidfile), "%s/pid", s->dir);
     (void)!freopen("/dev/null", "w", stdout);
@@ -114,7 +118,7 @@ void world_open_server(struct world *w)
 void world_open_bus(struct world *w)
 {
     const struct bus_events events = {.ready = on_ready, .unfit = on_unfit};
-    if (w->kind == WORLD_REDIS)
+    if (w->kind != WORLD_MEMORY)
         w->bus = bus_open(w->loop, &w->cfg, &events, w);
     else
         w->bus = memory_bus_open(w->store, 1, w->loop, &w->cfg, &events, w);
@@ -127,7 +131,8 @@ void world_wait_ready(struct world *w)
 
 void world_open(struct world *w, enum world_kind kind)
 {
-    if (kind == WORLD_REDIS) {
+    if (kind != WORLD_MEMORY) {
+        w->server.has_module = kind == WORLD_MODULE;
         world_open_server(w);
     } else {
         w->kind = kind;
@@ -218,7 +223,7 @@ void world_pass(struct world *w, uint64_t ms)
 void world_close(struct world *w)
 {
     bus_close(&w->bus);
-    if (w->kind == WORLD_REDIS) {
+    if (w->kind != WORLD_MEMORY) {
         for (int i = 0; i < 5; i++) /* what was closed goes on the next turns */
             (void)uv_run(w->uv, UV_RUN_NOWAIT);
         sl_loop_close(&w->loop);
@@ -315,6 +320,13 @@ int world_setup_redis(void **state)
 {
     (void)world_setup_none(state);
     world_open(*state, WORLD_REDIS);
+    return 0;
+}
+
+int world_setup_module(void **state)
+{
+    (void)world_setup_none(state);
+    world_open(*state, WORLD_MODULE);
     return 0;
 }
 
