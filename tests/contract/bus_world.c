@@ -33,6 +33,8 @@ static void server_exec(const struct redis_server *s)
     if (s->has_module) {
         argv[n++] = "--loadmodule";
         argv[n++] = REDIS_MODULE;
+        argv[n++] = "--enable-debug-command"; /* DEBUG DIGEST */
+        argv[n++] = "yes";
     }
     (void)snprintf(port, sizeof(port), "%d", s->port);
     (void)snprintf(pidfile, sizeof(pidfile), "%s/pid", s->dir);
@@ -323,10 +325,15 @@ int world_setup_redis(void **state)
     return 0;
 }
 
+/* And the module is what runs: it was called, the Lua was not. */
 int world_setup_module(void **state)
 {
+    struct world *w;
     (void)world_setup_none(state);
     world_open(*state, WORLD_MODULE);
+    w = *state;
+    assert_int_equal(strncmp(world_say(w, "FCALL renew_1 1 meta:{0} 1 A 1"), "!EFENCED", 8), 0);
+    assert_non_null(strstr(world_say(w, "INFO commandstats"), "cmdstat_sluice.renew_1:calls=1"));
     return 0;
 }
 

@@ -80,6 +80,7 @@ int world_teardown(void **state);
 int run_functions_cases(void);
 int run_calls_cases(void);
 int run_connection_cases(void);
+int run_module_cases(void);
 int run_mutant_cases(void);
 
 #endif
