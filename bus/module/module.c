@@ -563,8 +563,7 @@ static int on_about(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
 #define OPERATIONS(X)                                                                                        \
     X(commit_1)                                                                                              \
     X(accept_1)                                                                                              \
-    X(deliver_1) X(tick_1) X(renew_1) X(acquire_1) X(relay_1) X(release_1) X(trim_1) X(answer_1)             \
-        X(redrive_1)
+    X(deliver_1) X(tick_1) X(renew_1) X(acquire_1) X(relay_1) X(release_1) X(trim_1) X(answer_1) X(redrive_1)
 #define X(name)                                                                                              \
     static int on_##name(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)                            \
     {                                                                                                        \
