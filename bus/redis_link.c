@@ -8,6 +8,7 @@
  * Writing  waits for the end of the turn (struct redis_flusher): commands issued together leave in one write, without the two
  *          epoll_ctl calls that arming and disarming POLLOUT would cost.
  */
+#include "bus/functions.h"
 #include "bus/redis_priv.h"
 
 #include "base/log.h"
@@ -388,9 +389,15 @@ static char *put_module_call(char *at, const struct bus_args *args)
     return at;
 }
 
-static bool is_function_call(const struct bus_args *args)
+/* The module has the operations of functions.c; others stay Functions. */
+static bool is_in_module(const struct bus_args *args)
 {
-    return args->count > 1 && args->len[0] == 5 && memcmp(args->ptr[0], "FCALL", 5) == 0;
+    if (args->count < 2 || args->len[0] != 5 || memcmp(args->ptr[0], "FCALL", 5) != 0)
+        return false;
+    for (size_t i = 0; i < FUNCTIONS_COUNT; i++)
+        if (sl_str_eq_c(sl_str_n(args->ptr[1], args->len[1]), functions_table[i].name))
+            return true;
+    return false;
 }
 
 /* RESP: *<count> and $<length> before each argument. Returns its length; it lies in l->command. */
@@ -404,7 +411,7 @@ static size_t format_command(struct redis_link *l, const struct bus_args *args)
         l->command = sl_realloc(NULL, l->command_cap);
     }
     char *at = l->command;
-    if (l->has_module && is_function_call(args)) {
+    if (l->has_module && is_in_module(args)) {
         at = put_module_call(at, args);
         from = 2;
     } else {
