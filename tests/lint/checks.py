@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 
-SKIPPED_FOLDERS = {'.git', 'node_modules', '.cache', '__pycache__', 'third_party'}
+SKIPPED_FOLDERS = {'.git', 'node_modules', '.cache', '__pycache__'}
 SOURCE_FOLDERS = ('base', 'proto', 'safety', 'bus', 'channels', 'router', 'gateway', 'bot', 'cli')
 BINARY_FOLDERS = ('tests/fuzz/corpus/', 'tests/vectors/')     # bytes on purpose
 FORBIDDEN_CALLS = {
@@ -188,7 +188,7 @@ def npm_pins(root):
                 if not re.fullmatch(r'\d+\.\d+\.\d+', version):
                     yield '%s: %s: write one version, not %s' % (path, name, version)
     for path in files(root, 'package-lock.json'):
-        for line, _ in each_match(read(root, path), r'"resolved"|https?://(?!(www\.)?(github|opencollective|patreon|tidelift|feross))'):
+        for line, _ in each_match(read(root, path), r'"resolved"|https?://(?!(www\.)?(github|opencollective|patreon|tidelift|feross|ko-fi))'):
             yield '%s:%d: names a host: write it with omit-lockfile-registry-resolved' % (path, line)
 
 
