@@ -1,9 +1,12 @@
-// The fault suite: `node tests/fault/run.mjs [--seed N] [--faults N] [--seconds N] [--mutants] [--mutant NAME] [--keep]`.
+// The fault suite: `node tests/fault/run.mjs [--seed N] [--faults N] [--seconds N] [--mutants] [--mutant NAME] [--delivery] [--keep]`.
+// --delivery: only messages on their way to customers.
 // SLUICE_BIN is a test build of `sluice`. README.md says what happens and how to read the verdict.
 
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { markedPoints } from './delivery.mjs';
+import { DELIVERY_MUTANTS, deliveryMutants, deliveryRun } from './delivery_run.mjs';
 import { MUTANTS, PROFILES } from './mutants.mjs';
 import { Scenario } from './scenario.mjs';
 
@@ -15,8 +18,9 @@ function parseArguments(argv) {
     const options = { seed: Number(process.env.SLUICE_SEED ?? 1) };
     for (let i = 0; i < argv.length; i++) {
         const name = argv[i].replace(/^--/, '');
-        if (['mutants', 'long', 'keep', 'verbose'].includes(name)) options[name] = true;
+        if (['mutants', 'long', 'keep', 'verbose', 'delivery'].includes(name)) options[name] = true;
         else if (name === 'mutant') options.mutant = argv[++i];
+        else if (name === 'channels') options.channels = argv[++i].split(',');
         else if (['seed', 'faults', 'seconds'].includes(name) && Number.isInteger(Number(argv[i + 1]))) options[name] = Number(argv[++i]);
         else throw new Error(`unknown option ${argv[i]}`);
     }
@@ -145,11 +149,17 @@ async function mutantRuns(names, seed) {
 }
 
 async function main() {
-    const options = parseArguments(process.argv.slice(2));
-    checkerTests();
-    if (options.mutants) await mutantRuns(Object.keys(MUTANTS), options.seed);
-    else if (options.mutant && MUTANTS[options.mutant]) await mutantRuns([options.mutant], options.seed);
-    else await defaultRun(options);
+    const options = parseArguments(process.argv.slice(2)), { mutant } = options, deliveryNames = Object.keys(DELIVERY_MUTANTS);
+    if (!options.delivery) {
+        checkerTests();
+        if (options.mutants) await mutantRuns(Object.keys(MUTANTS), options.seed);
+        else if (mutant && MUTANTS[mutant]) await mutantRuns([mutant], options.seed);
+        else if (!DELIVERY_MUTANTS[mutant]) await defaultRun(options);
+    }
+    if (options.mutants) await deliveryMutants(deliveryNames, options, result);
+    else if (DELIVERY_MUTANTS[mutant]) await deliveryMutants([mutant], options, result);
+    else if (!MUTANTS[mutant] && !markedPoints().some(name => name.startsWith('lane.'))) console.log('delivery: there is no lane yet');
+    else if (!MUTANTS[mutant]) await deliveryRun(options, result);
     console.log(`${results.passed} passed, ${results.failed} failed`);
     process.exit(results.failed === 0 ? 0 : 1);
 }

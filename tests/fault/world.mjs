@@ -203,9 +203,12 @@ export class World {
         this.processes.push(p);
     }
 
+    addProcess(name, kind, command, args) {
+        this.processes.push(new Process(this, name, kind, command, args));
+    }
+
     addOddBot() {
-        const args = [path.join(HERE, 'odd_bot.mjs'), this.url, BOT, String(this.options.seed ?? 1)];
-        this.processes.push(new Process(this, 'oddbot', 'bot', process.execPath, args));
+        this.addProcess('oddbot', 'bot', process.execPath, [path.join(HERE, 'odd_bot.mjs'), this.url, BOT, String(this.options.seed ?? 1)]);
     }
 
     async fetch(port, what, options = {}, timeoutMs = 1500) {
