@@ -141,6 +141,13 @@ static sl_err check_whole(struct record *r, const struct key *log)
 }
 
 /* The fact log first: every event of a batch that is read then stands in the command log. Batches are printed before their events. */
+static const char *kind_of(const char *tag)
+{
+    if (strncmp(tag, "desk:", 5) == 0)
+        return "desk";
+    return strncmp(tag, KEY_LANE_PREFIX, sizeof KEY_LANE_PREFIX - 1) == 0 ? "lane" : "conversation";
+}
+
 static sl_err record_partition(struct record *r, const char *tag)
 {
     const struct key in = key_in(tag), out = key_out(tag), meta = key_meta(tag);
@@ -152,14 +159,14 @@ static sl_err record_partition(struct record *r, const char *tag)
     if (err != SL_OK)
         return err;
     printf("{\"partition\":\"%s\",\"kind\":\"%s\",\"gen\":%lld}\n", tag,
-           strncmp(tag, "desk:", 5) == 0 ? "desk" : "conversation", r->gen);
+           kind_of(tag), r->gen);
     err = print_log(r, &out, on_batches);
     return err == SL_OK ? print_log(r, &in, on_events) : err;
 }
 
 static int usage(int code)
 {
-    fputs("usage: sluice record [options] PARTITION...      (3, or desk:TENANT)\n\n"
+    fputs("usage: sluice record [options] PARTITION...      (3, desk:TENANT or send:INBOX)\n\n"
           "Prints what `sluice replay` reads. The recording holds the customers' words.\n\n" CLI_OPTIONS_HELP,
           code == EX_OK ? stdout : stderr);
     return code;
@@ -168,7 +175,8 @@ static int usage(int code)
 static bool is_tag(const char *tag)
 {
     const bool is_short = strlen(tag) < KEY_TAG_MAX_BYTES;
-    return is_short && key_part_ok(sl_str_c(strncmp(tag, "desk:", 5) == 0 ? tag + 5 : tag));
+    const bool has_prefix = strcmp(kind_of(tag), "conversation") != 0; /* both have five bytes */
+    return is_short && key_part_ok(sl_str_c(has_prefix ? tag + 5 : tag));
 }
 
 static sl_err record_all(struct record *r, int count, char **tags)

@@ -1,7 +1,7 @@
 /* cli/replay.c - `sluice replay FILE`: run a recorded command log through step() and print what it decides.
  *
  * FILE     JSON lines, in this order for each partition:
- *            {"partition":"3","kind":"conversation","gen":1700000000000}     kind: conversation or desk; "rules": {...} may stand here
+ *            {"partition":"3","kind":"conversation","gen":1700000000000}     kind: conversation, desk or lane; "rules": {...} may stand here
  *            {"in":"<entry id>","e":{event}}                                 what stood in the command log ...
  *            {"in":"<entry id>","f":["t","message","a",...]}                 ... or its stream fields, as XRANGE gives them
  *            {"batch":{"epoch":..,"now":..,"first":"..","last":"..","why":"..","dead":["id"]}}   field b of the fact log
@@ -12,6 +12,7 @@
  */
 #include "cli/cli.h"
 
+#include "gateway/lane.h"
 #include "router/conversation.h"
 #include "router/desk.h"
 #include "router/rules.h"
@@ -175,9 +176,12 @@ static sl_err begin_partition(struct replay *r, json_t *root)
         return fail(r, "\"partition\" must be a partition's tag");
     memcpy(name, tag.ptr, tag.len);
     name[tag.len] = '\0';
-    if (!sl_str_eq_c(kind, conversation_ops.name) && !sl_str_eq_c(kind, desk_ops.name))
-        return fail(r, "\"kind\" must be conversation or desk");
-    r->ops = sl_str_eq_c(kind, desk_ops.name) ? &desk_ops : &conversation_ops;
+    static const struct part_ops *const kinds[] = {&conversation_ops, &desk_ops, &gw_lane_ops};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (sl_str_eq_c(kind, kinds[i]->name))
+            r->ops = kinds[i];
+    if (r->ops == NULL)
+        return fail(r, "\"kind\" must be conversation, desk or lane");
     r->cache = state_cache_new(SIZE_MAX); /* nothing but memory holds the states here */
     r->fx = effects_new(name, r->cache, true);
     effects_set_gen(r->fx, (uint64_t)sl_json_get_int(root, "gen", 0));

@@ -37,7 +37,7 @@ const struct sl_key gw_keys[] = {
     {"inboxes.*.rate", SL_CFG_INT, "5", 0, 100000, true,
      "messages a second of one visitor's session, 0: no limit"},
     {"inboxes.*.burst", SL_CFG_INT, "10", 1, 100000, true, "messages at once of one visitor's session"},
-    {"agents.*.tenant", SL_CFG_STR, NULL, 0, 0, true, "whose agent"},
+    DELIVERY_KEYS{"agents.*.tenant", SL_CFG_STR, NULL, 0, 0, true, "whose agent"},
     {"agents.*.name", SL_CFG_STR, "", 0, 0, true, "name as shown; empty: the entry's"},
     {"agents.*.password_hash", SL_CFG_SECRET, "", 0, 0, true,
      "of `sluice config hash-password`; empty: no login by password"},
@@ -101,7 +101,10 @@ static sl_err open_box(struct gw *gw, struct gw_box *box, const struct sl_config
     box->inbox.name = chan_inbox(box->inbox.ch);
     box->inbox.tenant = chan_tenant(box->inbox.ch);
     read_rates(box, cfg);
-    return SL_OK;
+    sl_err err = gw_delivery_check(box->inbox.ch, cfg, why);
+    if (err != SL_OK)
+        chan_free(&box->inbox.ch);
+    return err;
 }
 
 static sl_err open_boxes(struct gw *gw, const struct sl_config *cfg, struct sl_fail *why)
@@ -292,6 +295,9 @@ struct gw *gw_start(struct sl_loop *l, const struct sl_config *cfg, const struct
         return NULL;
     }
     gw->bus = bus_open(l, store, &events, gw);
+    gw->delivery = gw_delivery_new(gw);
+    for (size_t i = 0; i < gw->box_count; i++)
+        gw_delivery_add(gw->delivery, &gw->boxes[i], cfg);
     open_hub(gw, cfg);
     gw->logins = gw_logins_new(gw->hub);
     gw->health = gw_health_new(gw);
@@ -301,6 +307,7 @@ struct gw *gw_start(struct sl_loop *l, const struct sl_config *cfg, const struct
         return gw;
     }
     gw_hub_stop(gw->hub);
+    gw_delivery_free(&gw->delivery);
     bus_close(&gw->bus);
     if (gw->front != NULL)
         gw_front_stop(gw->front);
@@ -335,6 +342,7 @@ void gw_reload(struct gw *gw, const struct sl_config *cfg)
             continue; /* a new inbox needs a restart: sl_config_diff says so */
         read_rates(box, cfg);
         chan_reload(box->inbox.ch, cfg);
+        gw_delivery_add(gw->delivery, box, cfg);
     }
     if (gw_front_reload_tls(gw->front, &why) != SL_OK)
         sl_log(SL_ERROR, "reload: TLS", SL_KV_FAIL(&why));
@@ -352,7 +360,16 @@ static void gw_go(struct gw *gw, enum gw_life next)
 
 static bool is_idle(const struct gw *gw)
 {
-    return gw->hub->commands == 0 && gw->hub->stalled == NULL && gw->appends == 0;
+    return gw->hub->commands == 0 && gw->hub->stalled == NULL && gw->appends == 0 &&
+           gw_delivery_is_idle(gw->delivery);
+}
+
+static bool are_boxes_closed(const struct gw *gw)
+{
+    for (size_t i = 0; i < gw->box_count; i++)
+        if (!gw->boxes[i].is_closed)
+            return false;
+    return true;
 }
 
 static void stop_edge(struct gw *gw)
@@ -368,6 +385,7 @@ static void stop_edge(struct gw *gw)
 static void stop_store(struct gw *gw)
 {
     gw_hub_stop(gw->hub);
+    gw_delivery_free(&gw->delivery);
     bus_close(&gw->bus);
     gw->stop_at_mono_ms = sl_loop_mono_ms(gw->loop) + STOP_MS;
 }
@@ -383,6 +401,7 @@ static void drain_step(void *arg)
         if (passed < SETTLE_MIN_MS || (!is_idle(gw) && passed < gw->drain_ms / 2))
             return;
         gw_go(gw, GW_CLOSING_SOCKETS);
+        gw_delivery_release(gw->delivery);
         gw_front_close_sockets(gw->front, FRAME_CLOSE_RESTART);
         return;
     case GW_CLOSING_SOCKETS:
@@ -391,13 +410,13 @@ static void drain_step(void *arg)
         gw_go(gw, GW_FLUSHING);
         return;
     case GW_FLUSHING:
-        if (!is_idle(gw) && passed < gw->drain_ms * 9 / 10)
+        if (!(is_idle(gw) && gw_delivery_is_released(gw->delivery)) && passed < gw->drain_ms * 9 / 10)
             return;
         gw_go(gw, GW_STOPPING);
         stop_edge(gw);
         return;
     case GW_STOPPING:
-        if (gw_front_sockets(gw->front) > 0)
+        if (gw_front_sockets(gw->front) > 0 || (!are_boxes_closed(gw) && passed < gw->drain_ms))
             return; /* their last callbacks come on this turn or the next */
         gw_go(gw, GW_ENDING);
         stop_store(gw);
@@ -423,6 +442,7 @@ void gw_drain(struct gw *gw)
     gw_go(gw, GW_SETTLING);
     gw->drain_started_mono_ms = sl_loop_mono_ms(gw->loop);
     gw->hub->is_draining = true;
+    gw_delivery_stop(gw->delivery);
     for (size_t i = 0; i < gw->box_count; i++)
         chan_drain(gw->boxes[i].inbox.ch, gw->drain_started_mono_ms + gw->drain_ms);
     gw_front_drain(gw->front, 0, gw->drain_ms < 10000 ? gw->drain_ms : 10000);

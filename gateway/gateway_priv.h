@@ -2,6 +2,7 @@
 #ifndef GATEWAY_GATEWAY_PRIV_H
 #define GATEWAY_GATEWAY_PRIV_H
 
+#include "gateway/delivery.h"
 #include "gateway/directory.h"
 #include "gateway/front.h"
 #include "gateway/gateway.h"
@@ -14,6 +15,7 @@ struct gw_health;
 struct gw_box {
     struct gw_inbox inbox; /* first; strings owned by ch */
     struct gw *gw;
+    struct gw_sender *sender; /* its delivery lane; NULL: none */
     bool is_up, is_closed;
     bool is_closing; /* nothing is called back any more */
 };
@@ -28,6 +30,7 @@ struct gw {
     struct gw_people *people;
     struct gw_logins *logins;
     struct gw_health *health;
+    struct gw_delivery *delivery;
     struct gw_box *boxes;
     size_t box_count;
     size_t appends; /* of adapters and REST, without an answer */
@@ -39,7 +42,8 @@ struct gw {
 };
 
 /* "host:port", ":port", "[v6]:port". */
-sl_err gw_parse_listen(const char *text, char *host, size_t size, int *port, struct sl_fail *why) SL_MUST_CHECK;
+sl_err gw_parse_listen(const char *text, char *host, size_t size, int *port,
+                       struct sl_fail *why) SL_MUST_CHECK;
 const struct gw_box *gw_find_box(const struct gw *gw, struct sl_str inbox);
 
 /* Append one message that its sender names by an id. fn as bus_accept's. horizon_ms: how long it may be repeated. */

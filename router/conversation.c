@@ -36,6 +36,7 @@ typedef void (*cell_fn)(struct talk *t);
     X(ASSIGN,          no_assign,         no_assign,         on_assign,         on_assign_again,   on_assign_again,   no_assign)  \
     X(GONE,            no_assign,         no_assign,         no_assign,         on_gone,           on_gone,           no_assign)  \
     X(PLACE,           nothing,           nothing,           on_place,          nothing,           nothing,           nothing)    \
+    X(OUTCOME,         nothing,           on_outcome,         on_outcome,        on_outcome,        on_outcome,        on_outcome) \
     X(TIMER,           nothing,           on_bot_timer,      on_line_timer,     on_offer_timer,    on_agent_timer,    on_retained)
 /* clang-format on */
 
@@ -126,7 +127,7 @@ static bool is_conversation_id(struct sl_str id)
     return key_conversation_tag(tag, id) == SL_OK;
 }
 
-enum found { FOUND, FOUND_NOTHING, FOUND_MALFORMED, FOUND_LATER };
+enum found { FOUND, FOUND_NOTHING, FOUND_MALFORMED, FOUND_LATER, FOUND_ELSEWHERE };
 
 static enum found load(struct talk *t, struct sl_str id)
 {
@@ -155,8 +156,58 @@ static enum found find_by_address(struct talk *t)
     return load(t, sl_str_c(t->addr->conv));
 }
 
+static bool is_partition(struct sl_str tag)
+{
+    for (size_t i = 0; i < tag.len; i++)
+        if (tag.ptr[i] < '0' || tag.ptr[i] > '9')
+            return false;
+    return tag.len >= 1 && tag.len <= 5;
+}
+
+static enum found hand_on(struct talk *t, struct sl_str tag, struct sl_str conv)
+{
+    char name[KEY_TAG_MAX_BYTES];
+    struct event fact = *t->ev;
+    memcpy(name, tag.ptr, tag.len);
+    name[tag.len] = '\0';
+    struct key in = key_in(name);
+    fact.conv = conv;
+    fx_fact(t->fx, key_str(&in), &fact);
+    return FOUND_ELSEWHERE;
+}
+
+/* A message that proves which conversation it belongs to, an email's thread for one: wherever that lives. When it is not there
+ * (any more), the message goes back to the partition of its address, as one that proves nothing. */
+static enum found find_by_thread(struct talk *t)
+{
+    const struct event *ev = t->ev;
+    char tag[KEY_TAG_MAX_BYTES];
+    if (key_conversation_tag(tag, ev->conv) != SL_OK || !split_addr(t, ev->addr))
+        return FOUND_NOTHING;
+    bool is_here = strcmp(tag, fx_tag(t->fx)) == 0;
+    if (!is_here)
+        return ev->source.len > 0 ? FOUND_NOTHING : hand_on(t, sl_str_c(tag), ev->conv);
+    struct sl_str tenant = t->tenant;
+    enum found found = load(t, ev->conv);
+    if (found == FOUND_LATER)
+        return found;
+    bool is_same_tenant = found == FOUND && sl_str_eq(tenant, t->tenant);
+    (void)split_addr(t, ev->addr); /* who writes, and where */
+    if (is_same_tenant)
+        return FOUND;
+    t->c = NULL;
+    if (is_partition(ev->source))
+        return hand_on(t, ev->source, SL_STR_NONE);
+    return FOUND_NOTHING;
+}
+
 static enum found find(struct talk *t)
 {
+    if (t->ev->type == EVENT_MESSAGE && t->ev->conv.len > 0) {
+        enum found found = find_by_thread(t);
+        if (found != FOUND_NOTHING)
+            return found;
+    }
     if (is_by_address(t->ev->type))
         return find_by_address(t);
     if (!is_conversation_id(t->ev->conv))
@@ -308,9 +359,10 @@ struct said {
     struct sl_str who, id;
     enum msg_kind kind;
     struct sl_str text, data, reply_to;
-    int64_t turn;   /* a bot's */
-    bool is_hidden; /* agents only */
-    bool is_result; /* this entry answers the event's sender */
+    int64_t turn;    /* a bot's */
+    bool is_hidden;  /* agents only */
+    bool is_result;  /* this entry answers the event's sender */
+    bool is_comfort; /* a customer who does not get it misses nothing */
 };
 
 static void publish_entry(struct talk *t, const struct said *what, struct sl_str entry, uint64_t n,
@@ -360,6 +412,95 @@ static void write_members(struct talk *t, const struct said *what, struct sl_str
     msg_write(&j, "m", &m);
 }
 
+/* ---- what goes out through a delivery lane ---- */
+
+#define QUOTA_COMFORT_MIN 2 /* the last sends of a grant are for answers */
+
+static void quota_grant(struct conversation *c, int64_t now_ms, struct sl_str quota)
+{
+    const char *slash = quota.len > 0 ? memchr(quota.ptr, '/', quota.len) : NULL;
+    int64_t count = 0, ms = 0;
+    if (slash == NULL || sl_str_int(sl_str_n(quota.ptr, (size_t)(slash - quota.ptr)), &count) != SL_OK ||
+        sl_str_int(sl_str_n(slash + 1, quota.len - (size_t)(slash + 1 - quota.ptr)), &ms) != SL_OK || ms <= 0)
+        return;
+    if (c->quota_ms != ms) { /* the other length of time, or a new one */
+        int64_t was[3] = {c->quota_ms, c->quota_left, c->quota_until};
+        bool is_other = c->other_ms == ms;
+        c->quota_ms = ms;
+        c->quota_left = is_other ? c->other_left : 0;
+        c->quota_until = is_other ? c->other_until : 0;
+        c->other_ms = was[0], c->other_left = was[1], c->other_until = was[2];
+    }
+    c->is_metered = 1;
+    if (c->quota_until <= now_ms || c->quota_left < count)
+        c->quota_left = count;
+    c->quota_until = now_ms + ms;
+}
+
+static int64_t quota_left(const struct conversation *c, int64_t now_ms)
+{
+    int64_t left = c->quota_until > now_ms ? c->quota_left : 0;
+    int64_t other = c->other_until > now_ms ? c->other_left : 0;
+    return left > other ? left : other;
+}
+
+static void quota_spend(struct conversation *c)
+{
+    c->quota_left -= c->quota_left > 0;
+    c->other_left -= c->other_left > 0;
+}
+
+/* How to answer: as the customer's latest message says. */
+static void take_way_back(struct talk *t)
+{
+    const struct event *ev = t->ev;
+    struct conversation *c = t->c;
+    bool has_lane = key_is_lane_log(ev->lane);
+    bool is_other = !sl_str_eq_c(ev->addr, c->addr);
+    if (ev->context.len > EVENT_TEXT_MAX_BYTES / 8)
+        return;
+    fx_changed(t->fx, c);
+    conversation_set(&c->lane, has_lane ? ev->lane : SL_STR_NONE);
+    conversation_set(&c->context, has_lane ? ev->context : SL_STR_NONE);
+    conversation_set(&c->reply_addr, is_other ? ev->addr : SL_STR_NONE);
+    if (has_lane && ev->quota.len > 0)
+        quota_grant(c, t->now_ms, ev->quota);
+}
+
+static void tell_delivery(struct talk *t, int64_t number, struct sl_str state, struct sl_str code,
+                          struct sl_str words);
+
+static void send_out(struct talk *t, const struct said *what, struct sl_str id, uint64_t n)
+{
+    struct conversation *c = t->c;
+    if (c->is_metered) {
+        int64_t left = quota_left(c, t->now_ms);
+        if (what->is_comfort && left <= QUOTA_COMFORT_MIN)
+            return;
+        if (left == 0) {
+            tell_delivery(t, (int64_t)n, SL_STR("failed"), SL_STR("window_closed"), SL_STR_NONE);
+            return;
+        }
+        quota_spend(c);
+    }
+    bool is_notice = what->kind == MSG_EVENT; /* a channel of texts shows its words */
+    fx_fact(t->fx, sl_str_c(c->lane),
+            &(struct event){.type = EVENT_SEND,
+                            .conv = sl_str_c(c->s.id),
+                            .addr = sl_str_c(c->reply_addr[0] != '\0' ? c->reply_addr : c->addr),
+                            .id = id,
+                            .number = (int64_t)n,
+                            .name = sl_str_c(msg_author_name(what->by)),
+                            .kind = sl_str_c(msg_kind_name(is_notice ? MSG_TEXT : what->kind)),
+                            .text = what->text,
+                            .data = is_notice ? SL_STR_NONE : what->data,
+                            .priority = what->is_comfort ? -1 : 0,
+                            .channel = sl_str_c(c->channel),
+                            .at_ms = t->now_ms,
+                            .trace = sl_str_c(c->trace),
+                            .context = sl_str_c(c->context)});
+}
+
 static void say(struct talk *t, const struct said *what)
 {
     char ulid[27];
@@ -374,7 +515,68 @@ static void say(struct talk *t, const struct said *what)
     write_members(t, what, id, &members);
     struct sl_str entry = fx_append(t->fx, t->c, !what->is_hidden, sl_buf_view(&members), &n, &v);
     publish_entry(t, what, entry, n, v);
+    if (!what->is_hidden && what->by != MSG_BY_VISITOR && t->c->lane[0] != '\0')
+        send_out(t, what, id, n);
     sl_buf_fini(&members);
+}
+
+/* Reasons that are ours, in both languages; a provider's stand in its own words. */
+static const struct {
+    const char *code, *zh, *en;
+} reasons[] = {
+    {"window_closed", "渠道允许的回复次数或时间已用完。", "The channel allows no more messages now."},
+    {"unknown", "无法确认是否已发出。", "Nobody can say whether it was sent."},
+    {"queue_full", "待发送的消息过多。", "Too many messages wait to be sent."},
+    {"too_late", "等待过久，没有发送。", "It waited too long and was not sent."},
+    {"dead", "消息无法处理，没有发送。", "The message could not be processed."},
+    {"nothing_to_send", "该渠道无法显示这种消息。", "This channel cannot show such a message."},
+    {"limits_changed", "发送途中渠道的限制已改变。", "The channel's limits changed while it was being sent."},
+};
+
+static void write_reason(struct sl_json *j, struct sl_str code, struct sl_str words)
+{
+    sl_json_open(j, "why", '{');
+    sl_json_str(j, "code", code);
+    for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++) {
+        if (!sl_str_eq_c(code, reasons[i].code))
+            continue;
+        sl_json_c(j, "zh", reasons[i].zh);
+        sl_json_c(j, "en", reasons[i].en);
+    }
+    if (words.len > 0)
+        sl_json_str(j, "text", words);
+    sl_json_close(j, '}');
+}
+
+/* What became of entry `number` on its way to the customer: for agents, never for the customer. */
+static void tell_delivery(struct talk *t, int64_t number, struct sl_str state, struct sl_str code,
+                          struct sl_str words)
+{
+    struct sl_buf data;
+    struct sl_json j;
+    sl_buf_init(&data, 0);
+    sl_json_begin(&j, &data);
+    sl_json_open(&j, NULL, '{');
+    sl_json_c(&j, "code", "delivery");
+    sl_json_int(&j, "of", number);
+    sl_json_str(&j, "state", state);
+    if (code.len > 0 || words.len > 0)
+        write_reason(&j, code, words);
+    sl_json_close(&j, '}');
+    say(t, &(struct said){
+               .by = MSG_BY_SYSTEM, .kind = MSG_EVENT, .data = sl_buf_view(&data), .is_hidden = true});
+    sl_buf_fini(&data);
+}
+
+static void on_outcome(struct talk *t)
+{
+    const struct event *ev = t->ev;
+    if (ev->number <= 0 || ev->number > (int64_t)t->c->s.n || ev->reason.len == 0 || ev->reason.len > 32 ||
+        ev->text.len > MSG_TEXT_MAX_BYTES / 8 || ev->code.len > 128) {
+        refuse_malformed(t);
+        return;
+    }
+    tell_delivery(t, ev->number, ev->reason, ev->code, ev->text);
 }
 
 /* data of a system entry: its code, both languages, and members that only some codes have. */
@@ -410,6 +612,7 @@ static void tell_kind(struct talk *t, enum rules_code code, enum msg_kind kind, 
                         .text = sl_str_c(strcmp(t->rules->language, "en") == 0 ? en : zh),
                         .data = sl_buf_view(&data),
                         .is_result = (flags & TELL_RESULT) != 0,
+                        .is_comfort = code != RULES_TEXT_rate && code != RULES_TEXT_leave_message,
                         .is_hidden = (flags & TELL_HIDDEN) != 0};
     say(t, &what);
     sl_buf_fini(&data);
@@ -816,6 +1019,7 @@ static void customer_says(struct talk *t, enum msg_kind kind)
     struct conversation *c = t->c;
     fx_changed(t->fx, c);
     c->last_ms = t->now_ms;
+    take_way_back(t);
     conversation_set(&c->last_id, ev->id);
     conversation_set(&c->trace, ev->trace);
     say(t, &(struct said){.by = MSG_BY_VISITOR,
@@ -899,12 +1103,52 @@ static void on_agents_message(struct talk *t)
     hold(t, t->rules->agent_idle_ms);
 }
 
+#define RATING_ASKED (-1)
+
+/* A channel that shows texts alone takes the rating as one digit: 5, ５ or 五. 0: it is none. */
+static int64_t digit_of(struct sl_str text)
+{
+    static const char *const digits[5][3] = {
+        {"1", "１", "一"}, {"2", "２", "二"}, {"3", "３", "三"}, {"4", "４", "四"}, {"5", "５", "五"}};
+    while (text.len > 0 && strchr(" \t\r\n", text.ptr[text.len - 1]) != NULL)
+        text.len--;
+    while (text.len > 0 && strchr(" \t\r\n", text.ptr[0]) != NULL)
+        text = sl_str_n(text.ptr + 1, text.len - 1);
+    for (int64_t i = 0; i < 5; i++)
+        for (size_t form = 0; form < 3; form++)
+            if (sl_str_eq_c(text, digits[i][form]))
+                return i + 1;
+    return 0;
+}
+
+static int64_t rating_in(const struct talk *t)
+{
+    const struct conversation *c = t->c;
+    bool is_open = c->rating == RATING_ASKED && t->now_ms - c->closed_ms <= t->rules->rating_ms;
+    return is_open && key_is_lane_log(t->ev->lane) ? digit_of(t->ev->text) : 0;
+}
+
+static void rate(struct talk *t, int64_t score)
+{
+    char more[32];
+    int n = snprintf(more, sizeof more, "\"score\":%d", (int)score);
+    fx_changed(t->fx, t->c);
+    t->c->rating = score;
+    tell_kind(t, RULES_TEXT_rated, MSG_EVENT, sl_str_n(more, (size_t)n), TELL_RESULT);
+}
+
 static void on_reopen(struct talk *t)
 {
     struct conversation *c = t->c;
     enum msg_kind kind;
     if (!content_of(t->ev, &kind)) {
         refuse_malformed(t);
+        return;
+    }
+    int64_t score = rating_in(t);
+    if (score > 0) {
+        customer_says(t, kind);
+        rate(t, score);
         return;
     }
     if (c->last_agent[0] != '\0' && t->now_ms - c->closed_ms < t->rules->reopen_agent_ms) {
@@ -919,8 +1163,6 @@ static void on_reopen(struct talk *t)
     ask_bot(t, kind);
 }
 
-#define RATING_ASKED (-1)
-
 static void on_rating(struct talk *t)
 {
     struct conversation *c = t->c;
@@ -933,14 +1175,12 @@ static void on_rating(struct talk *t)
         refuse(t, c->rating == 0 ? "not_asked" : "rated", "A rating is given once, after it was asked for.");
         return;
     }
-    char more[32];
-    int n = snprintf(more, sizeof more, "\"score\":%d", (int)score);
-    fx_changed(t->fx, c);
-    c->rating = score;
+    if (t->ev->lane.len > 0)
+        take_way_back(t);
     if (t->ev->text.len > 0)
         say(t,
             &(struct said){.by = MSG_BY_VISITOR, .who = t->address, .kind = MSG_TEXT, .text = t->ev->text});
-    tell_kind(t, RULES_TEXT_rated, MSG_EVENT, sl_str_n(more, (size_t)n), TELL_RESULT);
+    rate(t, score);
 }
 
 static void on_hangup(struct talk *t)
@@ -1193,7 +1433,7 @@ static void conversation_step(struct effects *fx, const struct event *ev, int64_
         return;
     }
     enum found found = find(&t);
-    if (found == FOUND_LATER)
+    if (found == FOUND_LATER || found == FOUND_ELSEWHERE)
         return;
     if (found == FOUND_MALFORMED) {
         refuse_malformed(&t);
@@ -1212,7 +1452,7 @@ static void conversation_bury(struct effects *fx, const struct event *ev, struct
     if (t.rules == NULL || !is_command(ev->type))
         return;
     enum found found = find(&t);
-    if (found == FOUND_LATER || found == FOUND_MALFORMED)
+    if (found == FOUND_LATER || found == FOUND_MALFORMED || found == FOUND_ELSEWHERE)
         return;
     if (found == FOUND_NOTHING) {
         if (ev->type != EVENT_MESSAGE || make(&t) == NULL)

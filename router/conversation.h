@@ -6,6 +6,9 @@
  * States   addr   id tenant/inbox/address: which conversation a message of this address belongs to
  *          conv   id <partition>.<ulid>: struct conversation, with its history
  *          rules  router/rules.h
+ * Lanes    a customer on a channel without a socket gets answers through a delivery lane: every visible entry that is not
+ *          theirs goes there as a fact SEND, and its OUTCOME comes back as an entry that agents see. What a channel
+ *          grants (so many sends within a time) is counted here, and comfort texts do not take the last ones.
  * Timers   object = conversation id. "hold": the deadline of whoever holds it, always armed (for a closed
  *          one: leaving the store). "merge": a burst of fragments ends.
  * Read     the table in conversation.c: one row an event, one column a state.
@@ -56,7 +59,11 @@ const char *conversation_control_name(enum conversation_control control);
     X(hold_armed_ms) /* when its timer fires: never later than it is due */                                  \
     X(merge_gen)     /* of the armed merge timer; 0 none */                                                  \
     X(merge_ms)      /* when this burst began */                                                             \
-    X(asked_len)     /* bytes of pending that the open turn carries */
+    X(asked_len)     /* bytes of pending that the open turn carries */                                       \
+    X(is_metered)    /* its channel grants a number of sends, for a time */                                  \
+    X(quota_ms)                                                                                              \
+    X(quota_left) X(quota_until)                 /* the last grant, ... */                                   \
+        X(other_ms) X(other_left) X(other_until) /* ... and the last one of another length */
 #define CONVERSATION_STRINGS(X)                                                                              \
     X(addr) /* tenant/inbox/address */                                                                       \
     X(channel)                                                                                               \
@@ -64,8 +71,11 @@ const char *conversation_control_name(enum conversation_control control);
     X(skills)                                                                                                \
     X(agent) /* offered or assigned to */                                                                    \
     X(last_agent)                                                                                            \
-    X(last_id) /* id of the customer's last message */                                                       \
-    X(trace)   /* its traceparent */
+    X(last_id)    /* id of the customer's last message */                                                    \
+    X(trace)      /* its traceparent */                                                                      \
+    X(lane)       /* stream of the delivery lane that takes answers; empty: a socket */                      \
+    X(context)    /* JSON, what its adapter needs to answer */                                               \
+    X(reply_addr) /* tenant/inbox/address that wrote last, when it is not addr */
 
 #define CONVERSATION_PENDING_MAX 32768 /* customer's words since the last answer; over it the oldest go */
 

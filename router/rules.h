@@ -32,6 +32,7 @@
     X(offline_ms, 15000, 0, 600000,                                                                          \
       "an agent whose last socket closed keeps her conversations this long; she is offered none meanwhile")   \
     X(place_ms, 10000, 100, 3600000, "places in line are told at most this often")                           \
+    X(rating_ms, 86400000, 1000, 2592000000, "a digit sent this long after the question counts as a rating") \
     X(queue_max, 2000, 1, 2000, "waiting in one queue; beyond it customers are asked to leave a message")    \
     X(agents_max, 1000, 1, 1000, "agents online at one desk")
 

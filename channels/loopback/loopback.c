@@ -26,6 +26,7 @@ struct loopback {
     bool is_up_due;
     size_t jobs, inbounds;
     struct chan_job *job[LOOPBACK_JOBS_MAX];
+    char remote_id[LOOPBACK_JOBS_MAX][33]; /* the key of each: it names the message for good */
 };
 
 static void loopback_on_turn(void *arg);
@@ -57,9 +58,9 @@ static sl_err loopback_start(struct chan *ch)
 static sl_err loopback_send(struct chan *ch, const struct chan_send *s, struct chan_job *job)
 {
     struct loopback *lb = chan_priv(ch);
-    (void)s;
     if (lb->jobs == LOOPBACK_JOBS_MAX)
         return SL_EAGAIN;
+    (void)snprintf(lb->remote_id[lb->jobs], sizeof lb->remote_id[0], "%.*s", (int)s->key.len, s->key.ptr);
     lb->job[lb->jobs++] = job;
     sl_post_now(&lb->turn);
     return SL_OK;
@@ -71,9 +72,10 @@ static void loopback_settle_jobs(struct loopback *lb)
     size_t count = lb->jobs;
     for (size_t i = 0; i < count; i++)
         host->settled(lb->ch, lb->job[i],
-                      &(struct chan_result){.outcome = CHAN_SENT, .remote_id = SL_STR("loopback")});
+                      &(struct chan_result){.outcome = CHAN_SENT, .remote_id = sl_str_c(lb->remote_id[i])});
     lb->jobs -= count; /* the host may have given new ones meanwhile */
     memmove(lb->job, lb->job + count, lb->jobs * sizeof lb->job[0]);
+    memmove(lb->remote_id, lb->remote_id + count, lb->jobs * sizeof lb->remote_id[0]);
     if (lb->jobs > 0)
         sl_post_now(&lb->turn);
 }

@@ -177,7 +177,7 @@ class Sluice {
   async owned(ms = 20000) {
     await until('every partition has an owner', async () => {
       const keys = await this.redisClient.keys('meta:*');
-      return keys.filter(k => !k.includes('desk')).length >= this.config.store.partitions;
+      return keys.filter(k => !k.includes('desk') && !k.includes('{send:')).length >= this.config.store.partitions;
     }, ms);
   }
 
