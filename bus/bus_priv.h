@@ -42,6 +42,9 @@ struct bus {
     bool is_ready;
 };
 
+#define BUS_MODULE_PREFIX "sluice."                      /* of the commands of module/module.c */
+#define BUS_MODULE_GONE   "ERR unknown command 'sluice." /* the server was restarted without it */
+
 /* redis.c and memory.c turn an error reply into an sl_err with words; NULL or a value without error: SL_OK.
  * value.c. */
 sl_err bus_reply_error(const redisReply *r, struct sl_fail *why);

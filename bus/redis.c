@@ -62,15 +62,17 @@ static void tell_unfit(struct redis *r, const struct sl_fail *why)
         sl_log(SL_ERROR, "redis: the server is not fit for use", SL_KV_FAIL(why));
 }
 
-static void on_checked(void *arg, enum redis_fit fit, unsigned partitions, const struct sl_fail *why)
+static void on_checked(void *arg, enum redis_fit fit, const struct redis_found *found,
+                       const struct sl_fail *why)
 {
     struct redis *r = arg;
     if (r->link == NULL)
         return; /* closing */
     switch (fit) {
     case REDIS_FIT:
+        bus_link_use_module(r->link, found->has_module);
         bus_link_ready(r->link);
-        r->bus.partitions = partitions;
+        r->bus.partitions = found->partitions;
         r->bus.is_ready = true;
         r->unfit.text[0] = '\0';
         if (r->bus.events.ready != NULL)

@@ -25,6 +25,7 @@ enum check_step {
     CHECK_LIBRARY,
     CHECK_LOAD,
     CHECK_REPLACE,
+    CHECK_MODULE,
     CHECK_END
 };
 
@@ -34,7 +35,7 @@ struct redis_check {
     bus_check_fn done;
     void *arg;
     enum check_step step;
-    unsigned partitions;
+    struct redis_found found;
     unsigned loads;
 };
 
@@ -42,7 +43,7 @@ static void check_ask(struct redis_check *c, enum check_step step);
 
 static void check_finish(struct redis_check *c, enum redis_fit fit, const struct sl_fail *why)
 {
-    c->done(c->arg, fit, c->partitions, why);
+    c->done(c->arg, fit, &c->found, why);
     free(c);
 }
 
@@ -242,7 +243,7 @@ static enum check_step judge_store_read(struct redis_check *c, sl_err err, const
     if (partitions < 1 || partitions > CHECK_PARTITIONS_MAX)
         return check_unfit(c, "field partitions of " KEY_STORE
                               " is not a number from 1 to 4096: is this our store?");
-    c->partitions = (unsigned)partitions;
+    c->found.partitions = (unsigned)partitions;
     return CHECK_LIBRARY;
 }
 
@@ -293,9 +294,7 @@ static enum check_step judge_library(struct redis_check *c, sl_err err, const st
                SL_KV("library", BUS_FUNCTION_LIBRARY));
         return CHECK_REPLACE;
     }
-    struct sl_fail none = {.code = SL_OK};
-    check_finish(c, REDIS_FIT, &none);
-    return CHECK_END;
+    return CHECK_MODULE;
 }
 
 static void add_library(struct bus_args *a)
@@ -338,6 +337,43 @@ static enum check_step judge_load(struct redis_check *c, sl_err err, const struc
     return check_refused(c, "FUNCTION LOAD", err, why);
 }
 
+/* ---- the module, when the server has it ---- */
+
+static void ask_module(struct redis_check *c, struct bus_args *a)
+{
+    (void)c;
+    bus_args_c(a, BUS_MODULE_PREFIX "about_1");
+}
+
+/* A mutant of the store is a change of the Lua. */
+static bool is_store_mutated(void)
+{
+    size_t len = 0;
+    free(bus_functions_text(&len));
+    return len != bus_functions_lua_len;
+}
+
+static enum check_step judge_module(struct redis_check *c, sl_err err, const struct bus_value *v,
+                                    const struct sl_fail *why)
+{
+    struct sl_fail none = {.code = SL_OK};
+    bool is_unknown = strncmp(why->text, BUS_MODULE_GONE, strlen(BUS_MODULE_GONE)) == 0;
+    if (err != SL_OK && err != SL_EREFUSED && !is_unknown)
+        return check_refused(c, "sluice.about_1", err, why);
+    if (err == SL_OK && !sl_str_eq_c(bus_value_str(v), SLUICE_VERSION))
+        sl_log(SL_WARN,
+               "redis: the server's module is of another version, so the Functions are used: restart it",
+               SL_KV_S("module", bus_value_str(v)), SL_KV("ours", SLUICE_VERSION));
+    else if (err == SL_EREFUSED && !is_unknown)
+        sl_log(SL_WARN, "redis: the module refuses us, so the Functions are used", SL_KV_FAIL(why));
+    else
+        c->found.has_module = err == SL_OK && !is_store_mutated();
+    sl_log(SL_INFO, c->found.has_module ? "redis: the store's operations run in the module"
+                                        : "redis: the store's operations run as Functions");
+    check_finish(c, REDIS_FIT, &none);
+    return CHECK_END;
+}
+
 /* ---- stepping ---- */
 
 static const struct {
@@ -352,6 +388,7 @@ static const struct {
     [CHECK_LIBRARY] = {ask_library, judge_library},
     [CHECK_LOAD] = {ask_load, judge_load},
     [CHECK_REPLACE] = {ask_replace, judge_load},
+    [CHECK_MODULE] = {ask_module, judge_module},
 };
 
 /* judge returns CHECK_END after it has freed the check. */

@@ -8,6 +8,7 @@
  * Writing  waits for the end of the turn (struct redis_flusher): commands issued together leave in one write, without the two
  *          epoll_ctl calls that arming and disarming POLLOUT would cost.
  */
+#include "bus/functions.h"
 #include "bus/redis_priv.h"
 
 #include "base/log.h"
@@ -59,7 +60,7 @@ struct redis_link {
     uint32_t magic;
     struct redis_link_config cfg;
     enum link_state state;
-    bool is_closing, is_suspect, is_dirty;
+    bool is_closing, is_suspect, is_dirty, has_module;
     redisAsyncContext *ac;
     struct redis_resolve *resolve;
     struct sl_timer watchdog, retry;
@@ -310,9 +311,11 @@ static void count_error(sl_err err)
 }
 
 /* The server is not any more what the checks found: connecting anew finds out, and loads the Functions. */
-static bool has_changed(const struct sl_fail *why)
+static bool has_changed(const struct redis_link *l, const struct sl_fail *why)
 {
-    return strncmp(why->text, "ERR Function not found", 22) == 0 || strncmp(why->text, "READONLY", 8) == 0;
+    return strncmp(why->text, "ERR Function not found", 22) == 0 ||
+           (l->has_module && strncmp(why->text, BUS_MODULE_GONE, strlen(BUS_MODULE_GONE)) == 0) ||
+           strncmp(why->text, "READONLY", 8) == 0;
 }
 
 static void on_reply(redisAsyncContext *ac, void *reply, void *data)
@@ -339,7 +342,7 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *data)
     sl_err err = bus_reply_error(reply, &why);
     if (err != SL_OK)
         count_error(err);
-    if (err == SL_EAGAIN && has_changed(&why))
+    if (err == SL_EAGAIN && has_changed(l, &why))
         bus_link_cut(l, SL_ECLOSED, "its role or its Functions have changed: connecting anew");
     fn(arg, err, err == SL_OK ? (const struct bus_value *)reply : NULL, &why);
 }
@@ -367,21 +370,56 @@ static char *put_head(char *at, char kind, size_t n)
     return at;
 }
 
+static char *put_bytes(char *at, const char *bytes, size_t len)
+{
+    if (len > 0)
+        memcpy(at, bytes, len);
+    return at + len;
+}
+
+/* "FCALL", "commit_1" becomes "sluice.commit_1". */
+static char *put_module_call(char *at, const struct bus_args *args)
+{
+    at = put_head(at, '*', args->count - 1);
+    at = put_head(at, '$', strlen(BUS_MODULE_PREFIX) + args->len[1]);
+    at = put_bytes(at, BUS_MODULE_PREFIX, strlen(BUS_MODULE_PREFIX));
+    at = put_bytes(at, args->ptr[1], args->len[1]);
+    *at++ = '\r';
+    *at++ = '\n';
+    return at;
+}
+
+/* The module has the operations of functions.c; others stay Functions. */
+static bool is_in_module(const struct bus_args *args)
+{
+    if (args->count < 2 || args->len[0] != 5 || memcmp(args->ptr[0], "FCALL", 5) != 0)
+        return false;
+    for (size_t i = 0; i < FUNCTIONS_COUNT; i++)
+        if (sl_str_eq_c(sl_str_n(args->ptr[1], args->len[1]), functions_table[i].name))
+            return true;
+    return false;
+}
+
 /* RESP: *<count> and $<length> before each argument. Returns its length; it lies in l->command. */
 static size_t format_command(struct redis_link *l, const struct bus_args *args)
 {
-    size_t most = args->bytes + (args->count + 1) * (HEAD_BYTES_MAX + 2);
+    size_t most = args->bytes + strlen(BUS_MODULE_PREFIX) + (args->count + 1) * (HEAD_BYTES_MAX + 2),
+           from = 0;
     if (most > l->command_cap) {
         free(l->command);
         l->command_cap = most * 2;
         l->command = sl_realloc(NULL, l->command_cap);
     }
-    char *at = put_head(l->command, '*', args->count);
-    for (size_t i = 0; i < args->count; i++) {
+    char *at = l->command;
+    if (l->has_module && is_in_module(args)) {
+        at = put_module_call(at, args);
+        from = 2;
+    } else {
+        at = put_head(at, '*', args->count);
+    }
+    for (size_t i = from; i < args->count; i++) {
         at = put_head(at, '$', args->len[i]);
-        if (args->len[i] > 0)
-            memcpy(at, args->ptr[i], args->len[i]);
-        at += args->len[i];
+        at = put_bytes(at, args->ptr[i], args->len[i]);
         *at++ = '\r';
         *at++ = '\n';
     }
@@ -450,7 +488,7 @@ static void link_lost(struct redis_link *l)
 {
     bool was_ready = l->state == LINK_READY;
     l->state = LINK_DOWN;
-    l->is_suspect = false;
+    l->is_suspect = l->has_module = false;
     sl_timer_stop(&l->watchdog);
     sl_post_cancel(&l->cut_post);
     if (l->is_closing)
@@ -681,6 +719,11 @@ static void link_connect(void *arg)
         link_take(l, redisAsyncConnectUnix(w->path));
     else if ((l->resolve = bus_resolve(sl_loop_uv(l->cfg.loop), w, on_resolved, l)) == NULL)
         link_fail(l, "the host's name cannot be looked up");
+}
+
+void bus_link_use_module(struct redis_link *l, bool has_module)
+{
+    l->has_module = has_module;
 }
 
 void bus_link_ready(struct redis_link *l)

@@ -63,6 +63,8 @@ struct redis_link_config {
 };
 struct redis_link *bus_link_open(const struct redis_link_config *cfg);
 void bus_link_close(struct redis_link **l); /* pending commands settle on a later turn, then memory goes */
+/* From now until the connection is lost FCALL <operation> goes out as sluice.<operation>. */
+void bus_link_use_module(struct redis_link *l, bool has_module);
 /* is_check: a command of the checks, allowed before bus_link_ready. */
 sl_err bus_link_command(struct redis_link *l, const struct bus_args *args, uint64_t deadline_ms,
                         bool is_check, bus_reply_fn fn, void *arg) SL_MUST_CHECK;
@@ -86,8 +88,13 @@ struct redis_check_config {
     int64_t unix_ms;
 };
 enum redis_fit { REDIS_FIT, REDIS_RETRY, REDIS_UNFIT };
-/* done is called once: fit with the store's number of partitions; retry (loading, busy: try again later); unfit: why says what to change. */
-typedef void (*bus_check_fn)(void *arg, enum redis_fit fit, unsigned partitions, const struct sl_fail *why);
+/* done is called once: fit with what was found; retry (loading, busy: try again later); unfit: why says what to change. */
+struct redis_found {
+    unsigned partitions;
+    bool has_module; /* of this very build: it does what the Functions do, cheaper */
+};
+typedef void (*bus_check_fn)(void *arg, enum redis_fit fit, const struct redis_found *found,
+                             const struct sl_fail *why);
 void bus_check_start(struct redis_link *l, const struct redis_check_config *cfg, bus_check_fn done,
                      void *arg);
 /* The library's text; in a test build without the lines of the mutant that is on. Caller frees. */

@@ -77,8 +77,8 @@ static sl_err error_of(struct sl_str words)
     for (size_t i = 0; i < sizeof(ERROR_WORDS) / sizeof(ERROR_WORDS[0]); i++)
         if (sl_str_eq_c(word, ERROR_WORDS[i].word))
             return ERROR_WORDS[i].err;
-    if (sl_str_starts(words, "ERR Function not found"))
-        return SL_EAGAIN; /* somebody flushed the Functions: redis.c loads them again */
+    if (sl_str_starts(words, "ERR Function not found") || sl_str_starts(words, BUS_MODULE_GONE))
+        return SL_EAGAIN; /* somebody flushed the Functions, or the module is gone: redis.c finds out again */
     return SL_EREFUSED;
 }
 

@@ -3,6 +3,7 @@
 
 #include "channels/loopback/loopback.h"
 #include "channels/webchat/webchat.h"
+#include "channels/wechat/wechat.h"
 
 #include "base/metrics.h"
 #include "proto/keys.h"
@@ -24,7 +25,9 @@ struct chan {
     bool is_started, is_draining;
 };
 
-static const struct chan_ops *const adapters[] = {&loopback_ops, &webchat_ops};
+static const struct chan_ops *const adapters[] = {
+    &loopback_ops, &webchat_ops, &wechat_ops, &wechat_wecom_ops, &wechat_kf_ops,
+};
 
 const struct chan_ops *const *chan_all(size_t *count)
 {

@@ -132,6 +132,22 @@ static sl_err choose_port(struct up *u, const char *wanted, struct sl_fail *why)
     return set(why, "gateway.listen=127.0.0.1:%u", u->port);
 }
 
+/* The store's operations in C: beside this program, where the build leaves them, or where they are installed. */
+static void add_module(const struct up *u, struct sl_buf *conf)
+{
+    static const char *const places[] = {"", "../bus/module/", "../lib/sluice/"};
+    const char *slash = strrchr(u->self, '/');
+    char path[sizeof u->self + 64];
+    for (size_t i = 0; slash != NULL && i < sizeof places / sizeof places[0]; i++) {
+        const int n =
+            snprintf(path, sizeof path, "%.*s/%ssluice_redis.so", (int)(slash - u->self), u->self, places[i]);
+        if (n < 0 || (size_t)n >= sizeof path || access(path, R_OK) != 0)
+            continue;
+        sl_buf_printf(conf, "loadmodule \"%s\"\n", path);
+        return;
+    }
+}
+
 static sl_err write_files(struct up *u, struct sl_fail *why)
 {
     static const char redis_form[] = "port 0\n"
@@ -148,6 +164,7 @@ static sl_err write_files(struct up *u, struct sl_fail *why)
     struct sl_buf redis;
     sl_buf_init(&redis, 0);
     sl_buf_printf(&redis, redis_form, u->files.dir, u->files.dir);
+    add_module(u, &redis);
     sl_err err = cli_up_files_replace(&u->files, "redis.conf", redis.ptr, redis.len, why);
     sl_buf_fini(&redis);
     if (err == SL_OK && !u->has_config)

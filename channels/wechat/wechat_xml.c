@@ -1,5 +1,7 @@
 #include "channels/wechat/wechat_xml.h"
 
+#include "base/json.h"
+
 #include <expat.h>
 
 struct reader {
@@ -19,7 +21,8 @@ static void stop(struct reader *r, sl_err err, const char *words)
         return;
     r->err = err;
     r->words = words;
-    (void)XML_StopParser(r->parser, XML_FALSE);
+    if (r->parser != NULL) /* NULL: from JSON */
+        (void)XML_StopParser(r->parser, XML_FALSE);
 }
 
 static void on_start(void *arg, const XML_Char *name, const XML_Char **attributes)
@@ -133,6 +136,64 @@ sl_err wechat_xml_read(struct wechat_xml *x, struct sl_str document, struct sl_f
     sl_buf_fini(&r.path);
     sl_buf_fini(&r.value);
     return err;
+}
+
+/* ---- the same from JSON ---- */
+
+static void add_json(struct reader *r, const json_t *v, unsigned depth)
+{
+    size_t before = r->path.len, i;
+    const char *name;
+    const json_t *child;
+    if (r->err != SL_OK || depth > WECHAT_XML_DEPTH_MAX || r->path.overflow) {
+        r->err = r->err != SL_OK ? r->err : SL_ETOOBIG;
+        return;
+    }
+    sl_buf_clear(&r->value);
+    if (json_is_object(v)) {
+        json_object_foreach((json_t *)(uintptr_t)v, name, child)
+        {
+            if (before > 0)
+                sl_buf_char(&r->path, '/');
+            sl_buf_c(&r->path, name);
+            add_json(r, child, depth + 1);
+            r->path.len = before;
+        }
+        return;
+    }
+    if (json_is_array(v)) {
+        json_array_foreach(v, i, child) add_json(r, child, depth + 1);
+        return;
+    }
+    if (json_is_string(v))
+        sl_buf_add(&r->value, json_string_value(v), json_string_length(v));
+    else if (json_is_integer(v))
+        sl_buf_int(&r->value, json_integer_value(v));
+    else if (json_is_real(v))
+        sl_buf_printf(&r->value, "%.17g", json_real_value(v));
+    if (r->x->leaves == WECHAT_XML_LEAVES_MAX)
+        r->err = SL_ETOOBIG;
+    else
+        add_leaf(r);
+}
+
+sl_err wechat_xml_from_json(struct wechat_xml *x, struct sl_str document, struct sl_fail *why)
+{
+    x->leaves = 0;
+    sl_buf_init(&x->text, WECHAT_XML_MAX_BYTES * 2);
+    json_t *root = document.len <= WECHAT_XML_MAX_BYTES ? sl_json_parse(document, why) : NULL;
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return sl_fail_set(why, SL_EINVAL, 0, "not a JSON object");
+    }
+    struct reader r = {.x = x, .err = SL_OK};
+    sl_buf_init(&r.path, WECHAT_XML_PATH_MAX);
+    sl_buf_init(&r.value, WECHAT_XML_MAX_BYTES);
+    add_json(&r, root, 1);
+    sl_buf_fini(&r.path);
+    sl_buf_fini(&r.value);
+    json_decref(root);
+    return r.err == SL_OK ? SL_OK : sl_fail_set(why, r.err, 0, "the JSON has too many members");
 }
 
 void wechat_xml_fini(struct wechat_xml *x)

@@ -25,6 +25,8 @@ struct wechat_xml {
 
 /* EINVAL (not XML, root is not <xml>, a DOCTYPE), ETOOBIG. Give it back with wechat_xml_fini in any case. */
 sl_err wechat_xml_read(struct wechat_xml *x, struct sl_str document, struct sl_fail *why) SL_MUST_CHECK;
+/* The same from a JSON object: WeCom may be told to write callbacks so. Members become paths, numbers their digits. */
+sl_err wechat_xml_from_json(struct wechat_xml *x, struct sl_str document, struct sl_fail *why) SL_MUST_CHECK;
 void wechat_xml_fini(struct wechat_xml *x);
 /* The first leaf of this path; empty when there is none. Borrowed from x. */
 struct sl_str wechat_xml_get(const struct wechat_xml *x, const char *path);

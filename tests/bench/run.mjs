@@ -1,4 +1,5 @@
-// tests/bench/run.mjs - interleaved rounds on one Redis, ratios at the end. Options: --rounds 3 --seconds 5 --only path,latency,memory,storm
+// tests/bench/run.mjs - interleaved rounds on one Redis, ratios at the end. Options: --rounds 3 --seconds 5 --only path,latency,memory,storm --aof always,no
+// --functions: a Redis without our module
 // Needs: build/release (deploy/up builds it), tests/node_modules, gcc; for memory also nginx with libnginx-mod-nchan.
 import { spawn, spawnSync, execFileSync } from 'node:child_process';
 import { mkdtempSync, writeFileSync, readFileSync, rmSync, existsSync } from 'node:fs';
@@ -13,6 +14,8 @@ const option = (name, fallback) => { const i = process.argv.indexOf('--' + name)
 const rounds = +option('rounds', 3), seconds = +option('seconds', 5);
 const only = new Set(option('only', 'path,latency,memory,storm').split(','));
 const sluice = process.env.SLUICE_BIN || path.join(root, 'build/release/cli/sluice');
+const redisModule = path.join(path.dirname(sluice), '../bus/module/sluice_redis.so'); // the same Redis for both sides
+const functions = process.argv.includes('--functions'); // without the module: the store's operations as Functions in Lua
 const dir = mkdtempSync(path.join(tmpdir(), 'sluice-bench-'));
 const children = new Set();
 const sleep = (ms) => new Promise((r) => setTimeout(r, ms));
@@ -65,7 +68,8 @@ function loadAsync(args) {
 async function redis(aof) {
   const port = await freePort(), socket = path.join(dir, `redis-${port}.sock`), data = mkdtempSync(path.join(dir, 'redis-'));
   const child = start('redis-server', 'redis-server', ['--port', port, '--bind', '127.0.0.1', '--unixsocket', socket, '--save', '', '--dir', data,
-    '--appendonly', aof === 'always' ? 'yes' : 'no', '--appendfsync', 'always', '--maxmemory-policy', 'noeviction'].map(String));
+    '--appendonly', aof === 'always' ? 'yes' : 'no', '--appendfsync', 'always', '--maxmemory-policy', 'noeviction',
+    ...(functions ? [] : ['--loadmodule', redisModule])].map(String));
   await untilOpen(port, 'redis-server', child);
   return { child, port, socket };
 }
@@ -184,7 +188,7 @@ async function storm(aof) {
 async function main() {
   execFileSync('gcc', ['-O2', '-D_GNU_SOURCE', '-o', path.join(dir, 'load'), path.join(here, 'load.c')]);
   if (!existsSync(sluice)) throw new Error(`${sluice} is not built: run tools/build release first`);
-  for (const aof of ['always', 'no']) if (only.has('path') || only.has('latency')) await fullPath(aof);
+  for (const aof of option('aof', 'always,no').split(',')) if (only.has('path') || only.has('latency')) await fullPath(aof);
   if (only.has('memory')) await memory();
   if (only.has('storm')) await storm('always');
 }

@@ -30,6 +30,12 @@ static void server_exec(const struct redis_server *s)
         n++;
     for (size_t i = 0; s->options[i] != NULL; i++)
         argv[n++] = s->options[i];
+    if (s->has_module) {
+        argv[n++] = "--loadmodule";
+        argv[n++] = REDIS_MODULE;
+        argv[n++] = "--enable-debug-command"; /* DEBUG DIGEST */
+        argv[n++] = "yes";
+    }
     (void)snprintf(port, sizeof(port), "%d", s->port);
     (void)snprintf(pidfile, sizeof(pidfile), "%s/pid", s->dir);
     (void)!freopen("/dev/null", "w", stdout);
@@ -114,7 +120,7 @@ void world_open_server(struct world *w)
 void world_open_bus(struct world *w)
 {
     const struct bus_events events = {.ready = on_ready, .unfit = on_unfit};
-    if (w->kind == WORLD_REDIS)
+    if (w->kind != WORLD_MEMORY)
         w->bus = bus_open(w->loop, &w->cfg, &events, w);
     else
         w->bus = memory_bus_open(w->store, 1, w->loop, &w->cfg, &events, w);
@@ -127,7 +133,8 @@ void world_wait_ready(struct world *w)
 
 void world_open(struct world *w, enum world_kind kind)
 {
-    if (kind == WORLD_REDIS) {
+    if (kind != WORLD_MEMORY) {
+        w->server.has_module = kind == WORLD_MODULE;
         world_open_server(w);
     } else {
         w->kind = kind;
@@ -218,7 +225,7 @@ void world_pass(struct world *w, uint64_t ms)
 void world_close(struct world *w)
 {
     bus_close(&w->bus);
-    if (w->kind == WORLD_REDIS) {
+    if (w->kind != WORLD_MEMORY) {
         for (int i = 0; i < 5; i++) /* what was closed goes on the next turns */
             (void)uv_run(w->uv, UV_RUN_NOWAIT);
         sl_loop_close(&w->loop);
@@ -315,6 +322,18 @@ int world_setup_redis(void **state)
 {
     (void)world_setup_none(state);
     world_open(*state, WORLD_REDIS);
+    return 0;
+}
+
+/* And the module is what runs: it was called, the Lua was not. */
+int world_setup_module(void **state)
+{
+    struct world *w;
+    (void)world_setup_none(state);
+    world_open(*state, WORLD_MODULE);
+    w = *state;
+    assert_int_equal(strncmp(world_say(w, "FCALL renew_1 1 meta:{0} 1 A 1"), "!EFENCED", 8), 0);
+    assert_non_null(strstr(world_say(w, "INFO commandstats"), "cmdstat_sluice.renew_1:calls=1"));
     return 0;
 }
 

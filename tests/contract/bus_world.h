@@ -11,13 +11,14 @@
 
 #include <sys/types.h>
 
-enum world_kind { WORLD_REDIS, WORLD_MEMORY };
+enum world_kind { WORLD_REDIS, WORLD_MODULE, WORLD_MEMORY }; /* module: Redis with our module */
 
 struct redis_server {
     pid_t pid; /* 0: not running */
     char dir[64];
     char socket[96];
-    int port;                /* 0: UNIX socket only */
+    int port; /* 0: UNIX socket only */
+    bool has_module;
     const char *options[24]; /* pairs, beyond those every server gets */
 };
 void server_start(
@@ -60,11 +61,13 @@ void world_value_text(struct sl_buf *out, const struct bus_value *v);
 
 /* For cmocka: *state is a ready world of that kind; the teardown leaves no server behind, whatever happened. */
 int world_setup_redis(void **state);
+int world_setup_module(void **state);
 int world_setup_memory(void **state);
 int world_setup_none(void **state); /* an empty one: the case opens what it needs */
 int world_teardown(void **state);
 #define WORLD_BOTH(f)                                                                                        \
     {"redis: " #f, f, world_setup_redis, world_teardown, NULL},                                              \
+        {"module: " #f, f, world_setup_module, world_teardown, NULL},                                        \
     {                                                                                                        \
         "memory: " #f, f, world_setup_memory, world_teardown, NULL                                           \
     }
@@ -77,6 +80,7 @@ int world_teardown(void **state);
 int run_functions_cases(void);
 int run_calls_cases(void);
 int run_connection_cases(void);
+int run_module_cases(void);
 int run_mutant_cases(void);
 
 #endif

@@ -6,5 +6,6 @@
 int main(void)
 {
     (void)signal(SIGPIPE, SIG_IGN);
-    return run_functions_cases() + run_calls_cases() + run_connection_cases() + run_mutant_cases();
+    return run_functions_cases() + run_calls_cases() + run_connection_cases() + run_module_cases() +
+           run_mutant_cases();
 }

@@ -18,7 +18,7 @@ function parseArguments(argv) {
     const options = { seed: Number(process.env.SLUICE_SEED ?? 1) };
     for (let i = 0; i < argv.length; i++) {
         const name = argv[i].replace(/^--/, '');
-        if (['mutants', 'long', 'keep', 'verbose', 'delivery'].includes(name)) options[name] = true;
+        if (['mutants', 'long', 'keep', 'verbose', 'delivery', 'functions'].includes(name)) options[name] = true;
         else if (name === 'mutant') options.mutant = argv[++i];
         else if (name === 'channels') options.channels = argv[++i].split(',');
         else if (['seed', 'faults', 'seconds'].includes(name) && Number.isInteger(Number(argv[i + 1]))) options[name] = Number(argv[++i]);
@@ -78,7 +78,7 @@ function checkerTests() {
 async function defaultRun(options) {
     const faults = options.faults ?? (options.long ? 400 : 66);
     const seconds = options.seconds ?? Math.max(20, Math.round(faults * 0.85));
-    const scenario = new Scenario({ seed: options.seed, faults, seconds, say: console.log, mutant: options.mutant });
+    const scenario = new Scenario({ seed: options.seed, faults, seconds, say: console.log, mutant: options.mutant, functions: options.functions });
     console.log(`seed ${options.seed}: ${faults} faults in ${seconds} s; repeat with --seed ${options.seed} --faults ${faults} --seconds ${seconds}`);
     let isKept = options.keep;
     try {

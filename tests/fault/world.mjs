@@ -133,8 +133,10 @@ export class World {
     write(name, text) { fs.writeFileSync(path.join(this.dir, name), text); }
 
     writeFiles() {
+        const module = path.join(path.dirname(fs.realpathSync(this.bin)), '../bus/module/sluice_redis.so');
         this.write('redis.conf', ['port 0', `unixsocket ${this.url}`, `dir ${this.dir}`, 'appendonly yes', 'appendfsync always',
-                                  'save ""', 'maxmemory-policy noeviction', 'loglevel notice', ''].join('\n'));
+                                  'save ""', 'maxmemory-policy noeviction', 'loglevel notice',
+                                  ...(this.options.functions || !fs.existsSync(module) ? [] : [`loadmodule ${module}`]), ''].join('\n'));
         this.write('faq.yaml', faqFile());
         const hash = spawnSync(this.bin, ['config', 'hash-password'], { input: `${PASSWORD}\n`, encoding: 'utf8' });
         if (hash.status !== 0) throw new Error(`${this.bin} config hash-password: ${hash.error ?? hash.stderr}`);

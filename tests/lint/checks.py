@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 
-SKIPPED_FOLDERS = {'.git', 'node_modules', '.cache', '__pycache__'}
+SKIPPED_FOLDERS = {'.git', 'node_modules', '.cache', '__pycache__', 'third_party'}
 SOURCE_FOLDERS = ('base', 'proto', 'safety', 'bus', 'channels', 'router', 'gateway', 'bot', 'cli')
 BINARY_FOLDERS = ('tests/fuzz/corpus/', 'tests/vectors/')     # bytes on purpose
 FORBIDDEN_CALLS = {

@@ -17,6 +17,7 @@ import { Client } from './client.mjs';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
 export const BIN = process.env.SLUICE_BIN ?? path.join(ROOT, 'build/test/cli/sluice');
+const MODULE = path.join(path.dirname(BIN), '../bus/module/sluice_redis.so'); // the store's operations in C
 export const PASSWORD = 'correct horse 8';
 export const SECRET = 'an inbox secret for tests';
 export const API_TOKEN = 'an api token for tests';
@@ -251,8 +252,9 @@ export async function startSluice({ gateways = 1, routers = 1, bots = 1, redis =
   s.config = merge(defaults(s.dir), config);
   fs.writeFileSync(path.join(s.dir, 'faq.yaml'), config.faqText ?? JSON.stringify(FAQ));
   delete s.config.faqText;
-  const settings = { port: 0, unixsocket: `${s.dir}/redis.sock`, dir: s.dir, appendonly: 'yes', appendfsync: 'always', save: '""', ...redis };
-  s.redis = s.add('redis', 'redis-server', Object.entries(settings).flatMap(([k, v]) => [`--${k}`, String(v)])).start();
+  const loadmodule = redis.loadmodule === undefined && fs.existsSync(MODULE) ? { loadmodule: MODULE } : {}; // loadmodule: null goes without
+  const settings = { ...loadmodule, port: 0, unixsocket: `${s.dir}/redis.sock`, dir: s.dir, appendonly: 'yes', appendfsync: 'always', save: '""', ...redis };
+  s.redis = s.add('redis', 'redis-server', Object.entries(settings).filter(([, v]) => v !== null).flatMap(([k, v]) => [`--${k}`, String(v)])).start();
   s.redisClient = new Redis({ path: `${s.dir}/redis.sock`, retryStrategy: n => Math.min(50 * n, 500), maxRetriesPerRequest: null });
   s.redisClient.on('error', () => {});
   try {
