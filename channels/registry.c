@@ -2,6 +2,7 @@
 #include "channels/channel.h"
 
 #include "channels/loopback/loopback.h"
+#include "channels/sms/smpp.h"
 #include "channels/webchat/webchat.h"
 #include "channels/wechat/wechat.h"
 
@@ -26,7 +27,7 @@ struct chan {
 };
 
 static const struct chan_ops *const adapters[] = {
-    &loopback_ops, &webchat_ops, &wechat_ops, &wechat_wecom_ops, &wechat_kf_ops,
+    &loopback_ops, &webchat_ops, &wechat_ops, &wechat_wecom_ops, &wechat_kf_ops, &smpp_ops,
 };
 
 const struct chan_ops *const *chan_all(size_t *count)
