@@ -127,7 +127,7 @@ static bool mark_of(struct sl_str map, struct sl_str field, struct sl_str *field
 static bool pick(struct sl_str map, unsigned total, unsigned seq, struct sl_str list, struct stored *out)
 {
     struct sl_str name, value, mark;
-    struct stored s;
+    struct stored s = {.at_ms = 0};
     bool is_found = false;
     for (size_t at = 0; next_pair(map, &at, &name, &value);) {
         if (!stored_read(name, value, total, &s) || s.seq != seq)
@@ -161,7 +161,7 @@ enum smpp_join_result smpp_join(struct sl_str map, unsigned total, struct sl_str
                                 struct smpp_joined *out)
 {
     struct sl_str list = SL_STR_NONE;
-    struct stored s;
+    struct stored s = {.at_ms = 0};
     bool is_repeat = field.len > 0 && mark_of(map, field, &list);
     sl_assert(total <= SMPP_PARTS_MAX); /* an octet on the wire */
     for (unsigned seq = 1; seq <= total; seq++) {
