@@ -60,6 +60,7 @@ struct request {
     struct lws *wsi;    /* NULL: the client left */
     struct sl_buf text; /* method, path, query, then headers' scratch */
     struct sl_buf body, answer;
+    struct sl_buf extra; /* headers of the answer: name, value, each with its NUL */
     char content_type[64];
     char header[1024];
     bool is_dispatched, is_answered;
@@ -468,10 +469,20 @@ static void request_free(struct request *r)
     sl_buf_fini(&r->text);
     sl_buf_fini(&r->body);
     sl_buf_fini(&r->answer);
+    sl_buf_fini(&r->extra);
     r->magic = 0;
     free(r);
     sl_gauge_set(f->requests_gauge, (int64_t)--f->request_count);
 }
+
+/* libwebsockets keeps these apart from the headers it does not know. */
+static const struct {
+    const char *name;
+    enum lws_token_indexes token;
+} known_headers[] = {{"authorization", WSI_TOKEN_HTTP_AUTHORIZATION},
+                     {"content-type", WSI_TOKEN_HTTP_CONTENT_TYPE},
+                     {"host", WSI_TOKEN_HOST},
+                     {"range", WSI_TOKEN_HTTP_RANGE}};
 
 static struct sl_str request_header(const struct chan_request *rq, const char *lower_case_name)
 {
@@ -480,12 +491,9 @@ static struct sl_str request_header(const struct chan_request *rq, const char *l
     size_t n = strlen(lower_case_name);
     if (r->wsi == NULL || n + 2 > sizeof name)
         return SL_STR_NONE;
-    if (strcmp(lower_case_name, "authorization") == 0)
-        return copy_header(r->wsi, WSI_TOKEN_HTTP_AUTHORIZATION, r->header, sizeof r->header);
-    if (strcmp(lower_case_name, "content-type") == 0)
-        return copy_header(r->wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, r->header, sizeof r->header);
-    if (strcmp(lower_case_name, "host") == 0)
-        return copy_header(r->wsi, WSI_TOKEN_HOST, r->header, sizeof r->header);
+    for (size_t i = 0; i < sizeof known_headers / sizeof known_headers[0]; i++)
+        if (strcmp(lower_case_name, known_headers[i].name) == 0)
+            return copy_header(r->wsi, known_headers[i].token, r->header, sizeof r->header);
     memcpy(name, lower_case_name, n);
     name[n] = ':';
     name[n + 1] = '\0';
@@ -509,6 +517,7 @@ static void request_answer(struct chan_request *rq, int status, const char *cont
     static const char room[LWS_PRE];
     sl_buf_add(&r->answer, room, sizeof room);
     sl_buf_str(&r->answer, body);
+    sl_assert(!r->answer.overflow);
     lws_callback_on_writable(r->wsi);
 }
 
@@ -552,7 +561,8 @@ static struct request *request_new(struct gw_front *f, struct lws *wsi, struct s
     r->rq.answer = request_answer;
     sl_buf_init(&r->text, GW_HEADERS_MAX_BYTES * 2);
     sl_buf_init(&r->body, GW_BODY_MAX_BYTES);
-    sl_buf_init(&r->answer, 0);
+    sl_buf_init(&r->answer, GW_ANSWER_MAX_BYTES);
+    sl_buf_init(&r->extra, GW_ANSWER_HEADERS_MAX_BYTES);
     sl_buf_str(&r->text, path);
     size_t path_len = r->text.len;
     add_query(wsi, &r->text);
@@ -619,9 +629,46 @@ static int on_http_asked(struct lws *wsi, struct request **slot, const char *in,
     return 0;
 }
 
+void gw_front_header(struct chan_request *rq, const char *name, const char *value)
+{
+    struct request *r = request_of(rq);
+    sl_buf_add(&r->extra, name, strlen(name) + 1);
+    sl_buf_add(&r->extra, value, strlen(value) + 1);
+    sl_assert(!r->extra.overflow);
+}
+
+/* The next pair behind *at. */
+static bool next_extra(const struct request *r, size_t *at, const char **name, const char **value)
+{
+    if (*at >= r->extra.len)
+        return false;
+    *name = r->extra.ptr + *at;
+    *value = *name + strlen(*name) + 1;
+    *at = (size_t)(*value + strlen(*value) + 1 - r->extra.ptr);
+    return true;
+}
+
+static bool has_extra(const struct request *r, const char *wanted)
+{
+    const char *name, *value;
+    for (size_t at = 0; next_extra(r, &at, &name, &value);)
+        if (strcmp(name, wanted) == 0)
+            return true;
+    return false;
+}
+
+static bool add_header(struct lws *w, const char *name, const char *value, unsigned char **p,
+                       unsigned char *end)
+{
+    return lws_add_http_header_by_name(w, (const unsigned char *)name, (const unsigned char *)value,
+                                       (int)strlen(value), p, end) == 0;
+}
+
 static bool write_head(struct request *r, size_t body_len)
 {
-    unsigned char head[LWS_PRE + 2048], *p = head + LWS_PRE, *end = head + sizeof head - 1;
+    const char *name, *value;
+    unsigned char head[LWS_PRE + 2048 + GW_ANSWER_HEADERS_MAX_BYTES], *p = head + LWS_PRE,
+                                                                      *end = head + sizeof head - 1;
     struct lws *w = r->wsi;
     static const struct {
         const char *name, *value;
@@ -635,9 +682,10 @@ static bool write_head(struct request *r, size_t body_len)
                                      (int)strlen(r->content_type), &p, end))
         return false;
     for (size_t i = 0; i < sizeof always / sizeof always[0]; i++)
-        if (lws_add_http_header_by_name(w, (const unsigned char *)always[i].name,
-                                        (const unsigned char *)always[i].value, (int)strlen(always[i].value),
-                                        &p, end))
+        if (!has_extra(r, always[i].name) && !add_header(w, always[i].name, always[i].value, &p, end))
+            return false;
+    for (size_t at = 0; next_extra(r, &at, &name, &value);)
+        if (!add_header(w, name, value, &p, end))
             return false;
     if (r->rq.core != NULL &&
         lws_add_http_header_by_name(w, (const unsigned char *)"content-security-policy:", r->rq.core,

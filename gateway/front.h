@@ -11,9 +11,11 @@
 
 #include "gateway/hub.h"
 
-#define GW_BODY_MAX_BYTES    (128 * 1024)
-#define GW_HEADERS_MAX_BYTES 8192
-#define GW_REQUESTS_MAX      512
+#define GW_BODY_MAX_BYTES           (128 * 1024)
+#define GW_HEADERS_MAX_BYTES        8192
+#define GW_REQUESTS_MAX             512
+#define GW_ANSWER_MAX_BYTES         (128u << 20) /* the largest attachment, and more than any page or list */
+#define GW_ANSWER_HEADERS_MAX_BYTES 3072
 
 struct gw_front;
 struct gw_front_config {
@@ -30,6 +32,9 @@ struct gw_front_config {
 struct gw_front *gw_front_open(const struct gw_front_config *cfg, struct sl_fail *why);
 int gw_front_port(const struct gw_front *f);
 size_t gw_front_sockets(const struct gw_front *f);
+/* A header of the answer that will be given; name with its colon, lower case. Instead of the usual one of that name. At most
+ * GW_ANSWER_HEADERS_MAX_BYTES together. */
+void gw_front_header(struct chan_request *rq, const char *name, const char *value);
 /* New connections are refused; open sockets are told to come back after a time in the range. */
 void gw_front_drain(struct gw_front *f, uint64_t after_min_ms, uint64_t after_max_ms);
 void gw_front_close_sockets(struct gw_front *f, enum frame_close code);

@@ -32,6 +32,20 @@ const struct sl_key gw_keys[] = {
      "WebSocket messages of one socket in a second; beyond it the socket is closed with 4429"},
     {"gateway.repeat", SL_CFG_MS, "10s", 100, 60000, false,
      "how long a command is repeated whose outcome the store did not tell"},
+    {"media.dir", SL_CFG_STR, "", 0, 0, false,
+     "folder of attachments, shared by all gateways; empty: none are kept"},
+    {"media.public_url", SL_CFG_STR, "", 0, 0, false,
+     "how the world reaches this gateway, https://chat.example.org; empty: providers are given no links"},
+    {"media.secret", SL_CFG_SECRET, "", 0, 0, false, "signs links; empty: one is made and kept in media.dir"},
+    {"media.max", SL_CFG_BYTES, "20MiB", 1024, 104857600, false, "one attachment"},
+    {"media.total", SL_CFG_BYTES, "10240MiB", 1024, 0x7fffffffffffffff, false,
+     "all together; beyond it none is taken"},
+    {"media.keep", SL_CFG_MS, "180d", 0, 315360000000, false, "older attachments are removed; 0: never"},
+    {"media.link_life", SL_CFG_MS, "7d", 60000, 31536000000, false, "how long a link works"},
+    {"media.fetch_time", SL_CFG_MS, "15s", 100, 600000, false, "one download"},
+    {"media.fetch_alt_ports", SL_CFG_BOOL, "false", 0, 0, false, "download from ports 8080 and 8443, too"},
+    {"media.ca_file", SL_CFG_STR, "", 0, 0, false,
+     "certificates that downloads trust, PEM; empty: the system's"},
     {"inboxes.*.channel", SL_CFG_STR, NULL, 0, 0, false, "which adapter: webchat or loopback"},
     {"inboxes.*.tenant", SL_CFG_STR, NULL, 0, 0, false, "whose it is"},
     {"inboxes.*.rate", SL_CFG_INT, "5", 0, 100000, true,
@@ -147,6 +161,7 @@ static const struct {
     {"POST", "/v1/login", false, gw_rest_login},
     {"POST", "/v1/messages", false, gw_rest_messages},
     {"GET", "/v1/conversations/", true, gw_rest_conversation},
+    {"GET", "/media/", true, gw_media_get},
 };
 
 static bool is_path(struct sl_str path, const char *route, bool is_prefix)
@@ -277,6 +292,13 @@ static void free_boxes(struct gw *gw)
     gw->box_count = 0;
 }
 
+static void stop_media(struct gw *gw)
+{
+    gw_fetcher_close(&gw->fetcher);
+    if (gw->media != NULL)
+        gw_media_stop(gw->media);
+}
+
 struct gw *gw_start(struct sl_loop *l, const struct sl_config *cfg, const struct bus_config *store,
                     void (*on_stopped)(void *), void *arg, struct sl_fail *why)
 {
@@ -288,7 +310,8 @@ struct gw *gw_start(struct sl_loop *l, const struct sl_config *cfg, const struct
     gw->drain_ms = (uint64_t)sl_config_int(cfg, "gateway.drain");
     sl_timer_init(&gw->step, l, drain_step, gw);
     gw->people = gw_people_new(cfg, why);
-    if (gw->people == NULL || open_boxes(gw, cfg, why) != SL_OK) {
+    if (gw->people == NULL || gw_host_media_open(gw, cfg, why) != SL_OK ||
+        open_boxes(gw, cfg, why) != SL_OK) {
         gw_people_free(&gw->people);
         free_boxes(gw);
         free(gw);
@@ -306,6 +329,7 @@ struct gw *gw_start(struct sl_loop *l, const struct sl_config *cfg, const struct
                SL_KV_I("port", gw_port(gw)));
         return gw;
     }
+    stop_media(gw);
     gw_hub_stop(gw->hub);
     gw_delivery_free(&gw->delivery);
     bus_close(&gw->bus);
@@ -379,6 +403,7 @@ static void stop_edge(struct gw *gw)
         gw->boxes[i].is_closing = true;
         chan_close(gw->boxes[i].inbox.ch);
     }
+    stop_media(gw);
     gw_front_stop(gw->front); /* sockets that are still open are dropped here */
 }
 
@@ -422,8 +447,8 @@ static void drain_step(void *arg)
         stop_store(gw);
         return;
     case GW_ENDING:
-        if (now < gw->stop_at_mono_ms)
-            return;
+        if (now < gw->stop_at_mono_ms || gw_media_jobs(gw->media) > 0)
+            return; /* the disk answers in the end */
         gw_go(gw, GW_STOPPED);
         sl_timer_stop(&gw->step);
         gw->on_stopped(gw->on_stopped_arg);
@@ -463,6 +488,7 @@ void gw_free(struct gw **gwp)
     gw_health_free(&gw->health);
     gw_hub_free(&gw->hub);
     gw_people_free(&gw->people);
+    gw_media_close(&gw->media);
     free_boxes(gw);
     free(gw);
 }

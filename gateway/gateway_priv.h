@@ -4,6 +4,7 @@
 
 #include "gateway/delivery.h"
 #include "gateway/directory.h"
+#include "gateway/fetch.h"
 #include "gateway/front.h"
 #include "gateway/gateway.h"
 #include "gateway/hub.h"
@@ -31,6 +32,8 @@ struct gw {
     struct gw_logins *logins;
     struct gw_health *health;
     struct gw_delivery *delivery;
+    struct gw_media *media;
+    struct gw_fetcher *fetcher;
     struct gw_box *boxes;
     size_t box_count;
     size_t appends; /* of adapters and REST, without an answer */
@@ -55,6 +58,14 @@ extern const struct chan_host gw_host;
 /* host_kv.c */
 sl_err gw_host_kv(struct chan *ch, const struct chan_kv *op, chan_kv_fn fn, void *arg);
 void gw_host_alarm(struct chan *ch, const char *code, bool is_on, const char *words);
+/* host_media.c */
+sl_err gw_host_media_open(struct gw *gw, const struct sl_config *cfg, struct sl_fail *why) SL_MUST_CHECK;
+sl_err gw_host_media_put(struct chan *ch, struct sl_str bytes, struct sl_str type, struct sl_str name,
+                         chan_media_fn fn, void *arg);
+sl_err gw_host_media_fetch(struct chan *ch, const struct chan_fetch *f, chan_media_fn fn, void *arg);
+sl_err gw_host_media_read(struct chan *ch, struct sl_str id, chan_media_fn fn, void *arg);
+void gw_host_media_link(struct chan *ch, struct sl_str id, struct sl_str name, struct sl_buf *out);
+void gw_media_get(struct gw *gw, struct chan_request *rq);
 
 /* rest.c */
 void gw_rest_login(struct gw *gw, struct chan_request *rq);
