@@ -189,6 +189,7 @@ static sl_err smpp_open(struct chan *ch, const struct sl_config *cfg, struct sl_
     sm->gauge_jobs =
         gauge_of(sm, "sluice_smpp_sending", "Messages given to the message centre, not answered");
     sm->gauge_in = gauge_of(sm, "sluice_smpp_inbound", "Messages and receipts on their way to the store");
+    sm->clear_seed = sl_loop_random(chan_loop(ch));
     smpp_in_open(sm);
     make_sessions(sm, bind == 1, (size_t)number_of(sm, cfg, "binds"));
     sl_gauge_max(sm->gauge_bound, (int64_t)sm->sessions);

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/ulid.h"
 #include "channels/sms/smpp_join.h"
+#include "channels/sms/sms_optout.h"
 #include "proto/keys.h"
 
 #include <ctype.h>
@@ -213,6 +214,26 @@ static sl_err kv(struct smpp *sm, const struct chan_kv *op, chan_kv_fn fn, void 
     return chan_host_of(sm->ch)->kv(sm->ch, op, fn, arg);
 }
 
+/* ---- STOP and START: into the ledger first, so that a repeat after a failure comes by here again ---- */
+
+static void on_ledger(void *arg, sl_err err, struct sl_str value)
+{
+    struct smpp_in *in = arg;
+    (void)value;
+    smpp_out_opted(in->sm, sl_str_c(in->address));
+    err = err == SL_OK || err == SL_ENOTFOUND ? in_submit(in) : SL_EAGAIN;
+    if (err != SL_OK)
+        in_end(in, err);
+}
+
+static sl_err in_judged(struct smpp_in *in)
+{
+    enum sms_optout word = sms_optout_word(sl_buf_view(&in->text));
+    if (word == SMS_OPTOUT_NONE)
+        return in_submit(in);
+    return sms_optout_put(in->sm->ch, sl_str_c(in->address), word == SMS_OPTOUT_STOP, on_ledger, in);
+}
+
 /* ---- a whole message: is it a repeat? ---- */
 
 static void seen_name(char out[48], const char *hash)
@@ -232,7 +253,7 @@ static void on_seen_set(void *arg, sl_err err, struct sl_str value)
 {
     struct smpp_in *in = arg;
     (void)value;
-    err = err == SL_OK ? in_submit(in) : SL_EAGAIN;
+    err = err == SL_OK ? in_judged(in) : SL_EAGAIN;
     if (err != SL_OK)
         in_end(in, err);
 }
@@ -255,7 +276,7 @@ static void on_seen(void *arg, sl_err err, struct sl_str value)
         SL_COUNT("sluice_smpp_repeats_total", "", "Messages that a message centre gave a second time", 1);
         err = SL_OK;
     }
-    err = err == SL_OK ? in_submit(in) : SL_EAGAIN;
+    err = err == SL_OK ? in_judged(in) : SL_EAGAIN;
     if (err != SL_OK)
         in_end(in, err);
 }

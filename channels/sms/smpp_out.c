@@ -1,6 +1,6 @@
 /* channels/sms/smpp_out.c - a message on its way out: encode, cut, submit its parts, settle them as one job.
  *
- *   accepted  -> parts are submitted while the session's window has room -> each is answered, or lost
+ *   accepted  -> the ledger of opt-outs is asked -> parts are submitted while the session's window has room -> each is answered, or lost
  *             -> none in flight and none left (or one went wrong): settled, once
  *
  * A part is never submitted twice here. When some parts were taken and others not, the outcome is unknown: the
@@ -9,6 +9,7 @@
 #include "channels/sms/smpp_priv.h"
 
 #include "channels/sms/smpp_status.h"
+#include "channels/sms/sms_optout.h"
 
 #include "base/log.h"
 
@@ -29,7 +30,8 @@ struct smpp_job {
     struct smpp *sm;
     struct chan_job *job;
     struct smpp_session *session;
-    bool is_query, is_broken; /* is_broken: no further part is submitted */
+    bool is_query, is_asking, is_opted_out;
+    bool is_broken; /* no further part is submitted */
     unsigned total, submitted, open, taken, lost_written;
     uint32_t refused;    /* first bad status, 0: none */
     char why[120];       /* of what was lost */
@@ -39,7 +41,7 @@ struct smpp_job {
     enum sms_alphabet alphabet;
     enum smpp_joint joint;
     uint16_t ref;
-    char destination[24], source[24];
+    char address[MSG_ID_MAX_BYTES + 1], destination[24], source[24];
     enum smpp_state state; /* query */
     struct bit bit[];
 };
@@ -87,6 +89,11 @@ static void settle_failed(const struct smpp_job *j, struct chan_result *r, char 
 {
     const struct smpp_meaning *m = smpp_status_meaning(j->refused);
     r->outcome = CHAN_FAILED;
+    if (j->is_opted_out) {
+        r->code = SL_STR(SMS_OPTED_OUT_CODE);
+        (void)snprintf(words, 200, "%s", SMS_OPTED_OUT_WORDS);
+        return;
+    }
     if (j->refused == 0) { /* not a byte of it was written */
         r->may_retry = true;
         r->code = SL_STR("link");
@@ -145,7 +152,7 @@ static void job_settle(struct smpp_job *j)
 
 static bool job_is_over(const struct smpp_job *j)
 {
-    return j->open == 0 && (j->is_broken || j->submitted == j->total);
+    return j->open == 0 && !j->is_asking && (j->is_broken || j->submitted == j->total);
 }
 
 /* ---- submit ---- */
@@ -268,6 +275,7 @@ static void fill_addresses(struct smpp_job *j, const struct chan_send *s)
     struct smpp_pdu *p = &j->pdu;
     json_t *hold = NULL;
     struct sl_str to = s->address, from = sm->source.number;
+    (void)snprintf(j->address, sizeof j->address, "%.*s", (int)to.len, to.ptr);
     p->destination = sm->destination;
     if (to.len > 0 && to.ptr[0] == '+') {
         to = sl_str_n(to.ptr + 1, to.len - 1);
@@ -303,9 +311,61 @@ static struct smpp_job *job_new(struct smpp *sm, struct chan_job *job, struct sm
     return j;
 }
 
+/* ---- opt-outs ---- */
+
+static size_t clear_slot(const struct smpp *sm, struct sl_str number, uint64_t *hash)
+{
+    *hash = sl_str_hash(number, sm->clear_seed);
+    return *hash % SMPP_CLEAR_MAX;
+}
+
+static bool is_clear(const struct smpp *sm, struct sl_str number)
+{
+    uint64_t hash;
+    size_t i = clear_slot(sm, number, &hash);
+    return sm->clear[i].hash == hash && sm->clear[i].until_mono_ms > sl_loop_mono_ms(chan_loop(sm->ch));
+}
+
+void smpp_out_opted(struct smpp *sm, struct sl_str number)
+{
+    uint64_t hash;
+    sm->clear[clear_slot(sm, number, &hash)].until_mono_ms = 0;
+}
+
+static void on_ledger(void *arg, sl_err err, struct sl_str value)
+{
+    struct smpp_job *j = arg;
+    struct smpp *sm = j->sm;
+    (void)value;
+    j->is_asking = false;
+    if (err == SL_OK) {
+        j->is_opted_out = j->is_broken = true;
+    } else if (err == SL_ENOTFOUND) {
+        uint64_t hash;
+        size_t i = clear_slot(sm, sl_str_c(j->address), &hash);
+        sm->clear[i].hash = hash;
+        sm->clear[i].until_mono_ms = sl_loop_mono_ms(chan_loop(sm->ch)) + SMPP_CLEAR_MS;
+        job_submit(j);
+    } else {
+        j->is_broken = true;
+        (void)snprintf(j->why, sizeof j->why, "the ledger of opt-outs cannot be read now");
+    }
+    if (job_is_over(j))
+        job_settle(j);
+}
+
 /* A job that was over before it began is settled on the next turn: never from within send(). */
 static sl_err begin(struct smpp_job *j)
 {
+    bool must_ask = !j->is_query && !j->is_broken && !is_clear(j->sm, sl_str_c(j->address));
+    if (must_ask && sms_optout_ask(j->sm->ch, sl_str_c(j->address), on_ledger, j) == SL_OK) {
+        j->is_asking = true;
+        return SL_OK;
+    }
+    if (must_ask) { /* no store: nothing is sent that may have been forbidden */
+        j->is_broken = true;
+        (void)snprintf(j->why, sizeof j->why, "the ledger of opt-outs cannot be read now");
+    }
     job_submit(j);
     if (job_is_over(j))
         smpp_turn_soon(j->sm);
@@ -459,7 +519,7 @@ void smpp_out_room(struct smpp *sm, struct smpp_session *s)
 {
     for (struct smpp_job *j = sm->jobs, *next; j != NULL && smpp_session_room(s) > 0; j = next) {
         next = j->next;
-        if (j->session == s && j->submitted < j->total && !j->is_broken)
+        if (j->session == s && j->submitted < j->total && !j->is_broken && !j->is_asking)
             job_submit(j);
     }
 }
@@ -480,6 +540,10 @@ void smpp_out_settle(struct smpp *sm)
 {
     for (struct smpp_job *j = sm->jobs, *next; j != NULL; j = next) {
         next = j->next;
+        if (sm->is_closing && j->is_asking) { /* the store calls nothing back any more */
+            j->is_asking = false;
+            j->is_broken = true;
+        }
         if (job_is_over(j))
             job_settle(j);
     }

@@ -9,6 +9,9 @@
 #include "channels/sms/smpp_receipt.h"
 #include "channels/sms/smpp_session.h"
 
+#define SMPP_CLEAR_MAX 2048
+#define SMPP_CLEAR_MS  10000 /* a STOP that came to another process is honoured after so long at the latest */
+
 struct smpp_job;
 struct smpp_in;
 struct smpp_seen;
@@ -38,6 +41,11 @@ struct smpp {
     struct smpp_job *jobs; /* list: accepted and not settled */
     size_t job_count, allowed, allowed_max, good_answers;
     uint64_t throttled_mono_ms;
+    /* numbers that were not in the ledger of opt-outs a moment ago: hash, until when */
+    struct {
+        uint64_t hash, until_mono_ms;
+    } clear[SMPP_CLEAR_MAX];
+    uint64_t clear_seed;
     /* receiving */
     struct smpp_in *ins;         /* list */
     size_t in_count, in_waiting; /* in_waiting: the core has their tickets */
@@ -62,6 +70,8 @@ void smpp_out_lost(struct smpp *sm, void *ticket, bool was_written, const char *
 void smpp_out_room(struct smpp *sm, struct smpp_session *s);
 void smpp_out_unbound(struct smpp *sm, struct smpp_session *s, const char *why);
 void smpp_out_settle(struct smpp *sm); /* on a turn: jobs that were over before they began */
+void smpp_out_opted(struct smpp *sm,
+                    struct sl_str number); /* the ledger of opt-outs changed for this number */
 
 /* smpp_in.c */
 void smpp_in_request(struct smpp *sm, struct smpp_session *s, const struct smpp_pdu *p);

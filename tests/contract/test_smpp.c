@@ -429,6 +429,33 @@ static void test_answers_from_the_number_written_to(void **state)
     world_close();
 }
 
+static struct smpp_pdu from_customer(const char *text);
+
+static void test_opted_out_numbers_are_not_written_to(void **state)
+{
+    (void)state;
+    world_open("");
+    assert_int_equal(send_text(0, "a", ""), SL_OK); /* clear, and known to be so */
+    run_ms(10);
+    struct smpp_pdu p = from_customer("Stop.");
+    (void)smsc_play_deliver(&p);
+    run_ms(10);
+    assert_int_equal(w.ins, 1); /* the agent sees it, too */
+    assert_int_equal(send_text(1, "b", ""), SL_OK);
+    run_ms(10);
+    assert_int_equal(smsc.submits, 1);
+    assert_int_equal(w.job[1].outcome, CHAN_FAILED);
+    assert_false(w.job[1].may_retry);
+    assert_string_equal(w.job[1].code, "opted_out");
+    p = from_customer("START");
+    (void)smsc_play_deliver(&p);
+    run_ms(10);
+    assert_int_equal(send_text(2, "c", ""), SL_OK);
+    run_ms(10);
+    assert_int_equal(w.job[2].outcome, CHAN_SENT);
+    world_close();
+}
+
 static void test_query(void **state)
 {
     (void)state;
@@ -740,6 +767,7 @@ int main(void)
         cmocka_unit_test(test_throttling_halves_and_recovers),
         cmocka_unit_test(test_parts_taken_in_part_are_unknown),
         cmocka_unit_test(test_answers_from_the_number_written_to),
+        cmocka_unit_test(test_opted_out_numbers_are_not_written_to),
         cmocka_unit_test(test_query),
         cmocka_unit_test(test_message_comes_in),
         cmocka_unit_test(test_same_words_again_are_a_new_message),
