@@ -33,8 +33,6 @@ struct smpp_link_ops {
 };
 /* TCP on a real loop; on a virtual one what smpp_link_play gave. */
 const struct smpp_link_ops *smpp_link_ops_for(struct sl_loop *l);
-#ifdef SL_TEST_BUILD
-void smpp_link_play(const struct smpp_link_ops *ops); /* the peer of tests on a virtual clock */
-#endif
+void smpp_link_play(const struct smpp_link_ops *ops); /* the peer of tests; a real loop never sees it */
 
 #endif
