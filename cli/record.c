@@ -158,8 +158,7 @@ static sl_err record_partition(struct record *r, const char *tag)
         err = ask(r, on_gen, "HGET", NULL, &meta, "gen");
     if (err != SL_OK)
         return err;
-    printf("{\"partition\":\"%s\",\"kind\":\"%s\",\"gen\":%lld}\n", tag,
-           kind_of(tag), r->gen);
+    printf("{\"partition\":\"%s\",\"kind\":\"%s\",\"gen\":%lld}\n", tag, kind_of(tag), r->gen);
     err = print_log(r, &out, on_batches);
     return err == SL_OK ? print_log(r, &in, on_events) : err;
 }

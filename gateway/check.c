@@ -50,8 +50,9 @@ static sl_err check_inbox(struct sl_loop *loop, const struct sl_config *cfg, con
     struct chan *ch = chan_new(ops, &host, &p, loop, name, sl_config_str(cfg, key), cfg, why);
     if (ch == NULL)
         return SL_EINVAL;
+    sl_err err = gw_delivery_check(ch, cfg, why);
     close_probe(loop, ch, &p);
-    return SL_OK;
+    return err;
 }
 
 static sl_err check_inboxes(const struct sl_config *cfg, struct sl_fail *why)

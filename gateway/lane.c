@@ -266,7 +266,8 @@ static size_t places(const struct run *t)
     const struct gw_lane *l = t->lane;
     size_t room = l->window > (int64_t)l->flying_count ? (size_t)l->window - l->flying_count : 0;
     bool has_end = t->ev->type == EVENT_SETTLED;
-    if (l->pause_ms > t->now_ms || (l->breaker == LANE_PROBING && !has_end))
+    bool is_paused = l->pause_ms > t->now_ms && t->ev->type != EVENT_LANE; /* which may end a pause */
+    if (is_paused || (l->breaker == LANE_PROBING && !has_end))
         return 0;
     room += has_end ? 1 : 0;
     size_t most = is_timer(t, "go") || t->ev->type == EVENT_LANE ? LANE_START_MAX : 2;
@@ -462,19 +463,21 @@ static void go(struct run *t, struct gw_send *x, enum gw_send_state to)
     tell(t, x);
 }
 
+static void is_ready(struct run *t, struct gw_line *line, struct gw_send *first);
+
 /* Out of the line; the conversation's next message may go. */
-static void leave_line(struct run *t, struct gw_line *line, const struct gw_send *next)
+static void leave_line(struct run *t, struct gw_line *line, struct gw_send *next)
 {
     gw_line_pop(line);
     fx_changed(t->fx, line);
     t->lane->queued--;
     if (line->count > 0)
-        line_is_ready(t, line, next);
+        is_ready(t, line, next);
     else if (line->ready == 0)
         fx_delete(t->fx, line);
 }
 
-static void end(struct run *t, struct pair *p, const struct gw_send *next, enum gw_send_state to)
+static void end(struct run *t, struct pair *p, struct gw_send *next, enum gw_send_state to)
 {
     drop_content(p->send);
     go(t, p->send, to);
@@ -585,14 +588,14 @@ static void start_ready(struct run *t)
     }
 }
 
-/* The event's own conversation: at once when nobody waits before it. */
-static void own_is_ready(struct run *t, struct gw_send *first)
+/* At once when nobody waits before it. first NULL: not at hand, so it takes its place. */
+static void is_ready(struct run *t, struct gw_line *line, struct gw_send *first)
 {
-    struct pair p = {.line = t->own.line, .send = first};
-    if (t->lane->replies + t->lane->bulk == 0 && p.line->ready == 0 && is_startable(&p) && may_start(t))
+    struct pair p = {.line = line, .send = first};
+    if (t->lane->replies + t->lane->bulk == 0 && line->ready == 0 && is_startable(&p) && may_start(t))
         start(t, &p);
     else
-        line_is_ready(t, p.line, first);
+        line_is_ready(t, line, first);
 }
 
 /* When will something be able to start that cannot now? Ends of flights need no timer. */
@@ -778,7 +781,7 @@ static void is_sent(struct run *t, struct pair *p)
     }
     x->part++;
     go(t, x, SEND_QUEUED);
-    own_is_ready(t, x);
+    is_ready(t, t->own.line, x);
 }
 
 static bool is_worth_another(const struct run *t, const struct gw_send *x)
@@ -813,7 +816,7 @@ static void is_failed(struct run *t, struct pair *p)
         end(t, p, t->next, SEND_FAILED);
 }
 
-static void stays_unknown(struct run *t, struct pair *p, const struct gw_send *next)
+static void stays_unknown(struct run *t, struct pair *p, struct gw_send *next)
 {
     if (p->send->words == NULL)
         because(p->send, SL_STR("unknown"), SL_STR("Nobody can say whether it was sent."));
@@ -821,7 +824,7 @@ static void stays_unknown(struct run *t, struct pair *p, const struct gw_send *n
 }
 
 /* It may have been sent. What follows is the inbox's policy. */
-static void is_unknown(struct run *t, struct pair *p, const struct gw_send *next)
+static void is_unknown(struct run *t, struct pair *p, struct gw_send *next)
 {
     struct gw_send *x = p->send;
     struct sl_str id = sl_str_c(x->s.id);
@@ -949,6 +952,8 @@ static void on_late_word(struct run *t, enum word word)
     because(x, t->ev->code, t->ev->text);
     if (word == WORD_SENT)
         learn_ids(t, x);
+    if (x->remote != NULL)
+        keep(t, x); /* a second time: what is forgotten with it were not its ids yet */
     t->lane->unknown--;
     go(t, x, word == WORD_SENT ? judged(x) : SEND_FAILED);
 }
@@ -1072,7 +1077,7 @@ static void on_send(struct run *t)
     fx_changed(t->fx, line);
     gw_line_push(line, t->ev->number);
     if (line->count == 1)
-        own_is_ready(t, x);
+        is_ready(t, t->own.line, x);
 }
 
 /* ---- the owner ---- */
@@ -1152,7 +1157,7 @@ static void on_retry(struct run *t)
         return;
     if (t->own.send->state != SEND_ASKING)
         go(t, t->own.send, SEND_QUEUED);
-    own_is_ready(t, t->own.send);
+    is_ready(t, line, t->own.send);
 }
 
 static void on_early_end(struct run *t)

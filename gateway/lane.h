@@ -61,7 +61,8 @@ enum gw_lane_breaker { LANE_CLOSED, LANE_OPEN, LANE_PROBING };
     X(go_ms)                                                                                                 \
     X(takeover_gen)                                                                                          \
     X(first_reply)                                                                                           \
-    X(last_reply) X(replies) /* shelves and items of the two ready queues */                                 \
+    X(last_reply)                                                                                            \
+    X(replies) /* shelves and items of the two ready queues */                                               \
         X(first_bulk) X(last_bulk) X(bulk) X(first_done) X(last_done) X(done_since_ms)                       \
             X(queued) /* messages that have not ended, in flight included */                                 \
         X(kept) X(early) X(sent) X(delivered) X(read) X(failed) X(unknown) X(retried)                        \
@@ -92,8 +93,9 @@ struct gw_line {
 
 #define LANE_SEND_STATES(X)                                                                                  \
     X(QUEUED, "queued")                                                                                      \
-    X(SENDING, "sending") X(ASKING, "asking") X(WAITING, "waiting") X(GRACE, "grace") X(SENT, "sent")        \
-        X(DELIVERED, "delivered") X(READ, "read") X(FAILED, "failed") X(UNKNOWN, "unknown")
+    X(SENDING, "sending")                                                                                    \
+    X(ASKING, "asking") X(WAITING, "waiting") X(GRACE, "grace") X(SENT, "sent") X(DELIVERED, "delivered")    \
+        X(READ, "read") X(FAILED, "failed") X(UNKNOWN, "unknown")
 enum gw_send_state {
 #define X(name, word) SEND_##name,
     LANE_SEND_STATES(X)
@@ -112,12 +114,12 @@ const char *gw_send_state_name(enum gw_send_state state);
     X(epoch)   /* under which the last one began */                                                          \
     X(ids)     /* provider's ids so far */                                                                   \
     X(delivered)                                                                                             \
-    X(read)        /* of them */                                                                             \
-        X(is_lost) /* a receipt said that a part failed */
+    X(read)    /* of them */                                                                                 \
+    X(is_lost) /* a receipt said that a part failed */
 #define LANE_SEND_STRINGS(X)                                                                                 \
     X(id)                                                                                                    \
-    X(addr) X(by) X(kind) X(text) X(data) X(context) X(trace) X(channel)                                     \
-        X(remote) /* ids of all parts, by commas */                                                          \
+    X(addr)                                                                                                  \
+    X(by) X(kind) X(text) X(data) X(context) X(trace) X(channel) X(remote) /* ids of all parts, by commas */ \
         X(code) X(words)
 struct gw_send {
     struct state s;

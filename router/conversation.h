@@ -62,7 +62,8 @@ const char *conversation_control_name(enum conversation_control control);
     X(asked_len)     /* bytes of pending that the open turn carries */                                       \
     X(is_metered)    /* its channel grants a number of sends, for a time */                                  \
     X(quota_ms)                                                                                              \
-    X(quota_left) X(quota_until)                 /* the last grant, ... */                                   \
+    X(quota_left)                                                                                            \
+    X(quota_until)                               /* the last grant, ... */                                   \
         X(other_ms) X(other_left) X(other_until) /* ... and the last one of another length */
 #define CONVERSATION_STRINGS(X)                                                                              \
     X(addr) /* tenant/inbox/address */                                                                       \

@@ -30,7 +30,7 @@
     X(retain_ms, 604800000, 1000, 31536000000, "a closed conversation leaves the store after this")          \
     X(presence_ms, 30000, 1000, 3600000, "an agent whose session is silent this long is offline")            \
     X(offline_ms, 15000, 0, 600000,                                                                          \
-      "an agent whose last socket closed keeps her conversations this long; she is offered none meanwhile")   \
+      "an agent whose last socket closed keeps her conversations this long; she is offered none meanwhile")  \
     X(place_ms, 10000, 100, 3600000, "places in line are told at most this often")                           \
     X(rating_ms, 86400000, 1000, 2592000000, "a digit sent this long after the question counts as a rating") \
     X(queue_max, 2000, 1, 2000, "waiting in one queue; beyond it customers are asked to leave a message")    \

@@ -37,6 +37,8 @@ struct stage {
     int64_t now_ms;
     uint64_t seq;
     size_t state_count, timer_count, fact_count, entry_count, push_count;
+    void (*on_deed)(void *arg, const struct event *deed); /* what an owner would do; NULL: nobody does it */
+    void *deed_arg;
     struct stage_state states[STAGE_MAX];
     struct stage_timer timers[STAGE_MAX];
     struct stage_fact facts[STAGE_MAX]; /* until stage_forget */
@@ -232,6 +234,10 @@ static inline void stage_commit(struct stage *s)
         assert_true(s->push_count < STAGE_MAX);
         s->pushes[s->push_count++] = stage_join(pushes[i].channel, "\n", pushes[i].payload);
     }
+    const struct event *deeds;
+    count = effects_deeds(s->fx, &deeds);
+    for (size_t i = 0; i < count && s->on_deed != NULL; i++)
+        s->on_deed(s->deed_arg, &deeds[i]);
     effects_written(s->fx);
     effects_clear(s->fx);
 }
