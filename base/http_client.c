@@ -35,7 +35,7 @@ struct call {
     long redirects_seen;
     bool (*may_connect)(void *arg, const struct sockaddr *to);
     void *may_connect_arg;
-    struct curl_slist *headers;
+    struct curl_slist *headers, *resolve;
     char *body; /* ours when copied */
     size_t body_len, out_body_bytes;
     bool is_head_out;
@@ -194,6 +194,7 @@ static void call_free(struct call *c)
     if (c->easy != NULL)
         curl_easy_cleanup(c->easy);
     curl_slist_free_all(c->headers);
+    curl_slist_free_all(c->resolve);
     sl_buf_fini(&c->head);
     sl_buf_fini(&c->answer);
     free(c->body);
@@ -497,6 +498,10 @@ static void set_limits(struct call *c, const struct sl_http_request *rq)
         (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, c);
         (void)curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L); /* each one is checked */
         (void)curl_easy_setopt(e, CURLOPT_FORBID_REUSE, 1L);
+    }
+    if (rq->resolve != NULL) {
+        c->resolve = curl_slist_append(NULL, rq->resolve);
+        (void)curl_easy_setopt(e, CURLOPT_RESOLVE, c->resolve);
     }
     if (rq->redirects > 0) {
         (void)curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 1L);

@@ -48,6 +48,7 @@ struct sl_http_request {
     /* Asked for each address before it is connected to; false: not this one. NULL: any. */
     bool (*may_connect)(void *arg, const struct sockaddr *to);
     void *may_connect_arg;
+    const char *resolve; /* for tests: "host:port:address" instead of asking the name server; NULL: ask */
 };
 
 enum sl_http_sent { SL_HTTP_NOT_SENT, SL_HTTP_MAY_BE_SENT };

@@ -120,7 +120,8 @@ static sl_err ask(struct download *d)
                                  .max_bytes = (size_t)d->max_bytes,
                                  .may_repeat = !d->is_post,
                                  .may_connect = may_connect,
-                                 .may_connect_arg = d};
+                                 .may_connect_arg = d,
+                                 .resolve = d->f->cfg.resolve};
     return sl_http_request(d->f->http, &rq, on_answer, d, NULL);
 }
 

@@ -26,6 +26,7 @@ struct gw_fetcher_config {
     /* For tests: who may be connected to, instead of gw_address_is_public. */
     bool (*may_connect)(void *arg, const struct sockaddr *to);
     void *may_connect_arg;
+    const char *resolve; /* "host:port:address": what a name server would say */
 };
 struct gw_fetcher *gw_fetcher_open(const struct gw_fetcher_config *cfg);
 void gw_fetcher_close(struct gw_fetcher **f); /* what is under way settles with SL_ECLOSED on a later turn */
