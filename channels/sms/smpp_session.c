@@ -68,7 +68,6 @@ struct smpp_session *smpp_session_new(struct sl_loop *l, const struct smpp_accou
 {
     struct smpp_session *s = sl_alloc(sizeof *s);
     *s = (struct smpp_session){.loop = l, .account = account, .bind = bind, .ev = ev, .arg = arg};
-    s->ops = smpp_link_ops_for(l);
     for (s->slots = 16; s->slots < account->window * (size_t)2; s->slots *= 2)
         continue;
     s->flight = sl_alloc(s->slots * sizeof *s->flight);
@@ -90,6 +89,7 @@ static void session_connect(struct smpp_session *s)
 {
     s->state = CONNECTING;
     s->connection++;
+    s->ops = smpp_link_ops_for(s->loop);
     s->link = s->ops->open(s->loop, &s->account->target, &link_events, s);
     sl_timer_start(&s->deadline, s->account->connect_ms);
 }
