@@ -149,8 +149,10 @@ static struct sl_str pid_name(struct sl_str id, char out[LANE_KEY_BYTES + 2])
 {
     if (key_part_ok(id) && !sl_str_starts(id, "h-"))
         return id;
+    char key[LANE_KEY_BYTES];
+    gw_lane_key("", id, 0, key);
     memcpy(out, "h-", 2);
-    gw_lane_key("", id, 0, out + 2);
+    memcpy(out + 2, key, sizeof key);
     return sl_str_c(out);
 }
 
