@@ -498,7 +498,8 @@ static void on_fetch_token(void *arg, const struct wechat_error *why)
 static bool fetch_begin(struct wechat_call *c, struct sl_str media_id)
 {
     struct wechat *wc = c->wc;
-    if (media_id.len == 0 || media_id.len > 256 || wc->secret[0] == '\0' || wc->http == NULL)
+    if (chan_host_of(wc->ch)->media_put == NULL || media_id.len == 0 || media_id.len > 256 ||
+        wc->secret[0] == '\0' || wc->http == NULL)
         return false;
     struct wechat_fetch *f = sl_alloc(sizeof *f);
     *f = (struct wechat_fetch){.wc = wc, .call = c->id, .prev = &wc->fetches, .next = wc->fetches};

@@ -68,7 +68,7 @@ static const struct wechat_error wecom_errors[] = {
     {40014, WECHAT_TOKEN,   "调用凭证不合法", "the access token is not valid"},
     {42001, WECHAT_TOKEN,   "调用凭证已过期", "the access token has expired"},
     {41001, WECHAT_TOKEN,   "缺少调用凭证", "the access token is missing"},
-    {40001, WECHAT_ALARM,   "Secret 不正确", "the secret is not right"},
+    {40001, WECHAT_TOKEN,   "调用凭证无效", "the access token is not valid"}, /* of gettoken: the secret */
     {40013, WECHAT_ALARM,   "企业 ID 不正确", "the corp id is not right"},
     {40056, WECHAT_ALARM,   "应用 ID 不正确", "the agent id is not right"},
     {48002, WECHAT_ALARM,   "应用没有此接口的权限", "the application has no permission for this interface"},

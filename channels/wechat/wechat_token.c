@@ -230,6 +230,10 @@ static bool token_store(struct wechat *wc, struct sl_str token, int64_t expires_
     return is_taken;
 }
 
+/* 40001 is said of a token that is not valid and, by the calls that give one, of the secret. */
+static const struct wechat_error bad_secret = {40001, WECHAT_ALARM, "Secret 不正确",
+                                               "the secret is not right"};
+
 static void on_fetched(void *arg, const struct sl_http_answer *a)
 {
     struct wechat *wc = arg;
@@ -251,7 +255,7 @@ static void on_fetched(void *arg, const struct sl_http_answer *a)
     } else {
         const struct wechat_error *e = code != 0 ? wechat_error_find(wc->product, code) : &unreachable;
         if (code == 40001)
-            e = wechat_error_find(WECHAT_WECOM, code); /* here it is the secret */
+            e = &bad_secret;
         wechat_count("token_failed");
         if (e->what == WECHAT_ALARM)
             wechat_alarm(wc, e);

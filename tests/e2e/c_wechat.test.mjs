@@ -1,0 +1,158 @@
+// WeChat's three products over the simulated platform. Callbacks are also built and our answers read by packages nobody here
+// wrote (@wecom/crypto, wechat-crypto), and another client (co-wechat-api) uses the same platform, so that it does not fit us alone.
+import { test } from 'node:test';
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { startSluice, sleep, until } from './lib/sluice.mjs';
+import { start as startWeChat, DEMO_KEY } from '../fakes/wechat.mjs';
+
+const require = createRequire(import.meta.url);
+const { encrypt, decrypt, getSignature } = require('@wecom/crypto');
+const WXBizMsgCrypt = require('wechat-crypto');
+const WechatAPI = require('co-wechat-api');
+
+const OA = 'wxfa4e00000000demo', CORP = 'wwfa4e00000000demo', TOKEN = 'demoToken';
+const common = { tenant: 'demo', token: TOKEN, aes_key: DEMO_KEY };
+const inboxes = api_url => ({
+  oa: { ...common, channel: 'wechat', appid: OA, secret: 'demo-app-secret', api_url },
+  bare: { ...common, channel: 'wechat', appid: OA, secret: 'demo-app-secret', api_url, passive: true },
+  staff: { ...common, channel: 'wecom', corpid: CORP, agent_id: '1000002', secret: 'demo-corp-secret', api_url },
+  kefu: { ...common, channel: 'wechat_kf', corpid: CORP, open_kfid: 'wkDemo0001', secret: 'demo-kf-secret', api_url, welcome: '欢迎！' },
+});
+
+async function world(t, options = {}) {
+  const fake = await startWeChat({ retry_ms: 5000, ...options.fake });
+  t.after(() => fake.stop());
+  const s = await startSluice({ gateways: options.gateways ?? 1, config: { inboxes: inboxes(fake.url) } });
+  const last = s.gateways.length - 1;
+  fake.actions.point({ oa: `${s.url()}/wechat/oa`, wecom: `${s.url()}/wecom/staff`, kf: `${s.url(last)}/wechat_kf/kefu` });
+  return { s, fake };
+}
+const sends = (fake, to) => fake.journal.filter(l => ['send', 'passive'].includes(l.op) && l.to === to);
+const heard = (fake, to, text, ms = 15000) => until(() => `${to} reads ${text}: ${JSON.stringify(fake.phone(to).slice(-4))}\n${fake.complaints.join('\n')}`,
+  () => fake.phone(to).find(e => e.by === 'service' && e.text.includes(text)), ms);
+const now = () => String(Math.floor(Date.now() / 1000));
+
+// A callback as the package writes it.
+function sealed(id, xml, { timestamp = now(), nonce = '1372623149', token = TOKEN } = {}) {
+  const cipher = encrypt(DEMO_KEY, xml, id);
+  const query = new URLSearchParams({ timestamp, nonce, msg_signature: getSignature(token, timestamp, nonce, cipher), encrypt_type: 'aes' });
+  return { query, body: `<xml><ToUserName><![CDATA[gh_demo00000000]]></ToUserName><Encrypt><![CDATA[${cipher}]]></Encrypt></xml>` };
+}
+const message = (from, id, text) => `<xml><ToUserName><![CDATA[gh_demo00000000]]></ToUserName><FromUserName><![CDATA[${from}]]></FromUserName>`
+  + `<CreateTime>${now()}</CreateTime><MsgType><![CDATA[text]]></MsgType><Content><![CDATA[${text}]]></Content><MsgId>${id}</MsgId></xml>`;
+async function push(s, where, { query, body }, gateway = 0) {
+  const answer = await fetch(`${s.url(gateway)}${where}?${query}`, { method: 'POST', headers: { 'content-type': 'text/xml' }, body });
+  return { status: answer.status, text: await answer.text() };
+}
+
+test('an Official Account, a WeCom application and customer service: asked, answered, once', async t => {
+  const { s, fake } = await world(t, { gateways: 2 });
+  for (const product of ['oa', 'wecom', 'kf']) {
+    const check = await fake.verify(product);
+    assert.ok(check.isVerified, `${product}: ${JSON.stringify(check)}`);
+    assert.ok(check.ms < 1000, `${product} answered its check after ${check.ms} ms`);
+  }
+  await Promise.all(['oa', 'wecom', 'kf'].map(async product => {
+    const from = `u-${product}`;
+    const asked = await fake.customer({ product, from, text: '你好' });
+    assert.equal(asked.answer, 'accepted');
+    await heard(fake, from, '您好');
+  }));
+  await fake.actions.enter({ from: 'u-new' });
+  await heard(fake, 'u-new', '欢迎');
+  // many at once, in order, none twice, one token a product
+  await Promise.all([1, 2, 3].map(i => fake.customer({ from: `many-${i}`, text: 'What are your opening hours?' })));
+  for (const i of [1, 2, 3]) await heard(fake, `many-${i}`, '9 to 18');
+  await sleep(500);
+  for (const to of ['u-oa', 'u-wecom', 'u-kf', 'many-1', 'many-2', 'many-3']) assert.equal(sends(fake, to).length, 1, `${to} was told once`);
+  assert.equal(fake.tokensMade.stable, 1);
+  assert.deepEqual(fake.complaints, []);
+  await s.stop();
+});
+
+test('callbacks of a package nobody here wrote are taken once; what is not from the platform is refused', async t => {
+  const { s, fake } = await world(t);
+  await fake.customer({ from: 'oPeer', text: '你好' }); // the platform knows the customer, and has a window open
+  await heard(fake, 'oPeer', '您好');
+  const asked = sealed(OA, message('oPeer', '6600000000000000001', '营业时间'));
+  for (let i = 0; i < 3; i++) assert.deepEqual(await push(s, '/wechat/oa', asked), { status: 200, text: 'success' }); // repeats of the same
+  await heard(fake, 'oPeer', '九点到六点');
+  await sleep(300);
+  assert.equal(sends(fake, 'oPeer').filter(l => l.text.includes('九点')).length, 1);
+
+  const refused = async (what, status, post, where = '/wechat/oa') => assert.equal((await push(s, where, post)).status, status, what);
+  await refused('another token', 403, sealed(OA, message('oPeer', '2', 'x'), { token: 'other' }));
+  await refused('another account', 403, sealed('wx0000000000000000', message('oPeer', '3', 'x')));
+  await refused('a stale timestamp', 403, sealed(OA, message('oPeer', '4', 'x'), { timestamp: String(Number(now()) - 3600) }));
+  const changed = sealed(OA, message('oPeer', '5', 'x'));
+  changed.body = changed.body.replace(/CDATA\[(.)/, (_, c) => `CDATA[${c}`).replace(/Encrypt><!\[CDATA\[../, 'Encrypt><![CDATA[AA');
+  await refused('a changed byte', 403, changed);
+  const open = sealed(OA, 'x');
+  await refused('no encryption in safe mode', 403, { query: open.query, body: message('oPeer', '6', 'forged') });
+  await refused('a DOCTYPE outside', 403, { query: open.query, body: `<!DOCTYPE xml>${open.body}` });
+  await refused('a DOCTYPE inside', 400, sealed(OA, '<!DOCTYPE xml [<!ENTITY a "b">]><xml><MsgType>text</MsgType><Content>&a;</Content></xml>'));
+  await refused('too large', 413, { query: open.query, body: 'a'.repeat(200000) });
+  await refused('bad padding', 403, (() => {
+    const bad = 'jn1L23DB+6ELqJ+6bruv23wqrxucuKIbckbdfsKqpRBxRa3gpi+ylbzBfe5e6nPDXskh0x/nfySFms100loFyg==', timestamp = now();
+    const query = new URLSearchParams({ timestamp, nonce: 'n', msg_signature: getSignature(TOKEN, timestamp, 'n', bad) });
+    return { query, body: `<xml><Encrypt>${bad}</Encrypt></xml>` };
+  })());
+  assert.ok(await s.metric('sluice_wechat_total', 'refused_signature') >= 6);
+  assert.equal(fake.phone('oPeer').filter(e => e.by === 'service').length, 2);
+  await s.stop();
+});
+
+test('an account without the customer-service interface is answered in its own request, across gateways', async t => {
+  const { s, fake } = await world(t, { gateways: 2 });
+  const peer = new WXBizMsgCrypt(TOKEN, DEMO_KEY, OA);
+  const owner = await until('somebody owns the lane', async () => s.redisClient.hget('meta:{send:bare}', 'run'));
+  assert.ok(owner);
+  for (const gateway of [0, 1]) { // one of the two is not the lane's owner
+    const answer = await push(s, '/wechat/bare', sealed(OA, message(`oBare${gateway}`, `770000000000000000${gateway}`, '你好')), gateway);
+    assert.equal(answer.status, 200);
+    const field = (text, name) => new RegExp(`<${name}>(?:<!\\[CDATA\\[)?(.*?)(?:\\]\\]>)?</${name}>`, 's').exec(text)?.[1];
+    const cipher = field(answer.text, 'Encrypt');
+    assert.equal(peer.getSignature(field(answer.text, 'TimeStamp'), field(answer.text, 'Nonce'), cipher), field(answer.text, 'MsgSignature'));
+    const { message: xml, id } = peer.decrypt(cipher);
+    assert.equal(id, OA);
+    assert.equal(decrypt(DEMO_KEY, cipher).message, xml);
+    assert.match(field(xml, 'Content'), /您好/);
+    assert.equal(field(xml, 'ToUserName'), `oBare${gateway}`);
+    assert.equal(field(xml, 'FromUserName'), 'gh_demo00000000');
+  }
+  assert.equal(fake.journal.filter(l => l.op === 'send').length, 0);
+  await s.stop();
+});
+
+test('a token that is revoked is replaced once, and nothing is lost or doubled', async t => {
+  const { s, fake } = await world(t);
+  await fake.customer({ from: 'oToken', text: '你好' });
+  await heard(fake, 'oToken', '您好');
+  fake.actions.revoke_token();
+  await fake.customer({ from: 'oToken', text: '营业时间' });
+  await heard(fake, 'oToken', '九点到六点', 30000);
+  assert.equal(sends(fake, 'oToken').length, 2);
+  assert.ok(fake.tokensMade.forced <= 1);
+  fake.actions.revoke_token();
+  await fake.customer({ product: 'kf', from: 'wmToken', text: '你好' });
+  await heard(fake, 'wmToken', '您好', 30000);
+  assert.equal(sends(fake, 'wmToken').length, 1);
+  await s.stop();
+});
+
+test('the simulated platform serves another client, too', async t => {
+  const fake = await startWeChat({});
+  t.after(() => fake.stop());
+  await fake.customer({ from: 'oOther', text: 'hi', product: 'kf' }).catch(() => {}); // opens a window; nobody listens
+  const api = new WechatAPI(OA, 'demo-app-secret');
+  api.prefix = `${fake.url}/cgi-bin/`;
+  await api.ensureAccessToken();
+  const sent = await api.sendText('oOther', '你好');
+  assert.equal(sent.errcode, 0);
+  assert.equal(fake.phone('oOther').at(-1).text, '你好');
+  await assert.rejects(api.sendText('nobody', 'x'), /40003|invalid openid/);
+  const wrong = new WechatAPI(OA, 'not the secret');
+  wrong.prefix = api.prefix;
+  await assert.rejects(wrong.ensureAccessToken(), /40125|invalid appsecret/);
+});
