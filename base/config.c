@@ -483,8 +483,8 @@ static sl_err fill_defaults(struct sl_config *cfg, struct sl_fail *why)
 
 /* Life. */
 
-struct sl_config *sl_config_load_text(const struct sl_key *keys, struct sl_str yaml, const char *name,
-                                      struct sl_fail *why)
+static struct sl_config *load(const struct sl_key *keys, struct sl_str yaml, const char *name,
+                              bool has_environment, struct sl_fail *why)
 {
     struct sl_config *cfg = sl_alloc(sizeof *cfg);
     cfg->keys = keys;
@@ -496,13 +496,25 @@ struct sl_config *sl_config_load_text(const struct sl_key *keys, struct sl_str y
         err = sl_fail_set(why, SL_ETOOBIG, 0, "%s: larger than 1MiB", name);
     if (err == SL_OK)
         err = sl_config_yaml_read(cfg, yaml, why);
-    if (err == SL_OK)
+    if (err == SL_OK && has_environment)
         err = read_environment(cfg, why);
     if (err == SL_OK)
         err = fill_defaults(cfg, why);
     if (err != SL_OK)
         sl_config_free(&cfg);
     return cfg;
+}
+
+struct sl_config *sl_config_load_text(const struct sl_key *keys, struct sl_str yaml, const char *name,
+                                      struct sl_fail *why)
+{
+    return load(keys, yaml, name, true, why);
+}
+
+struct sl_config *sl_config_load_data(const struct sl_key *keys, struct sl_str yaml, const char *name,
+                                      struct sl_fail *why)
+{
+    return load(keys, yaml, name, false, why);
 }
 
 struct sl_config *sl_config_load(const struct sl_key *keys, const char *path, struct sl_fail *why)

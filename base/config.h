@@ -30,6 +30,9 @@ struct sl_config;
 struct sl_config *sl_config_load(const struct sl_key *keys, const char *path, struct sl_fail *why);
 struct sl_config *sl_config_load_text(const struct sl_key *keys, struct sl_str yaml, const char *name,
                                       struct sl_fail *why);
+/* The same without the environment: for a file that is data of one module, not the configuration of a process. */
+struct sl_config *sl_config_load_data(const struct sl_key *keys, struct sl_str yaml, const char *name,
+                                      struct sl_fail *why);
 void sl_config_free(struct sl_config **cfg);
 
 /* asserts that the key is in the table */

@@ -58,6 +58,8 @@ static sl_err add_value(struct sl_str name, enum webhook_escape where, webhook_l
 {
     struct sl_buf value, inner;
     bool is_json = cut_suffix(&name, ":json"), is_url = !is_json && cut_suffix(&name, ":url");
+    if (cut_suffix(&name, ":raw") && where != WEBHOOK_IN_HEADER)
+        where = WEBHOOK_RAW;
     sl_buf_init(&value, out->max);
     sl_buf_init(&inner, out->max);
     sl_err err = lookup(arg, name, &value) ? SL_OK : SL_EINVAL;

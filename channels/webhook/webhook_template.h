@@ -1,7 +1,7 @@
 /* channels/webhook/webhook_template.h - texts with ${name} in them: what is signed, and the calls we make.
  *
  * What     pure. ${name} is replaced by what lookup appends, escaped for where it stands; ${name:json} is escaped for JSON once more
- *          (a JSON text inside a JSON string), ${name:url} for a URL. A dollar sign without a brace stands for itself.
+ *          (a JSON text inside a JSON string), ${name:url} for a URL, ${name:raw} not at all (a header stays checked). A dollar sign without a brace stands for itself.
  * Errors   EINVAL: a name that is not known, a brace that is not closed, a value that cannot stand there (a line break in a header,
  *          bytes that are no UTF-8 in JSON). ETOOBIG: out is full.
  */

@@ -32,6 +32,7 @@ struct channel_case {
     void (*after_close)(void);
 };
 extern const struct channel_case wechat_case, wecom_case, wechat_kf_case;
+extern const struct channel_case webhook_case, sms_http_case;
 extern const struct channel_case loopback_case, webchat_case, smpp_case;
 
 /* fake_services.c: the core's shared values and media, in memory, answering on a later turn. */
