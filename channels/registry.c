@@ -3,6 +3,7 @@
 
 #include "channels/loopback/loopback.h"
 #include "channels/sms/smpp.h"
+#include "channels/sms/sms_http.h"
 #include "channels/webchat/webchat.h"
 #include "channels/webhook/webhook.h"
 #include "channels/wechat/wechat.h"
@@ -28,7 +29,8 @@ struct chan {
 };
 
 static const struct chan_ops *const adapters[] = {
-    &loopback_ops, &webchat_ops, &webhook_ops, &wechat_ops, &wechat_wecom_ops, &wechat_kf_ops, &smpp_ops,
+    &loopback_ops, &webchat_ops,      &webhook_ops,   &sms_http_ops,
+    &wechat_ops,   &wechat_wecom_ops, &wechat_kf_ops, &smpp_ops,
 };
 
 const struct chan_ops *const *chan_all(size_t *count)

@@ -311,6 +311,8 @@ static void on_turn(void *arg)
         sl_http_close(&e->http);
     if (e->jobs > 0 || e->token_call != 0)
         return; /* each settlement posts the next turn */
+    if (e->hooks->closed != NULL)
+        e->hooks->closed(e->owner);
     webhook_engine_fini(e);
     chan_host_of(e->ch)->closed(e->ch); /* e may be gone now */
 }

@@ -60,6 +60,8 @@ struct webhook_hooks {
     sl_err (*call)(void *owner, const struct chan_send *s, struct webhook_job *out, struct sl_fail *why);
     /* Before the call: SL_OK: later, by webhook_job_go() or _refuse(); EAGAIN: not now; ENOTFOUND: go on. */
     sl_err (*ask)(void *owner, struct webhook_job *j);
+    /* Nothing is called any more: free what is the owner's. NULL: nothing is. */
+    void (*closed)(void *owner);
     /* What the answer means, beside what the scheme says of it; r->code and words are there to read. */
     void (*judge)(void *owner, const struct webhook_job *j, const struct webhook_body *answer,
                   struct chan_result *r);
