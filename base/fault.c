@@ -40,10 +40,10 @@ void sl_kill_point(const char *name)
     static unsigned long passed;
     const char *chosen = getenv("SLUICE_KILL");
     size_t len = strlen(name);
-    if (chosen == NULL || strncmp(chosen, name, len) != 0 || (chosen[len] != '\0' && chosen[len] != ':'))
-        return;
-    unsigned long wanted = chosen[len] == ':' ? strtoul(chosen + len + 1, NULL, 10) : 1;
-    if (++passed >= wanted)
+    bool is_chosen =
+        chosen != NULL && strncmp(chosen, name, len) == 0 && (chosen[len] == '\0' || chosen[len] == ':');
+    unsigned long wanted = is_chosen && chosen[len] == ':' ? strtoul(chosen + len + 1, NULL, 10) : 1;
+    if (sl_fault(name) || (is_chosen && ++passed >= wanted))
         (void)raise(SIGKILL);
 }
 

@@ -3,8 +3,8 @@
  * What     sl_fault("bus.append") is true when the environment variable SLUICE_FAULTS names it (comma-separated).
  *          sl_mutant("ack-before-append") is true when SLUICE_MUTANT is exactly that name: a defect that the
  *          history checker must find. In a release build both are the constant false.
- * Points   sl_kill_point("lane.answer") ends this process as kill -9 does when SLUICE_KILL is "lane.answer", or
- *          "lane.answer:7" at the 7th passing. tests/fault/README.md lists the points.
+ * Points   sl_kill_point("lane.answer") ends this process as kill -9 does when SLUICE_FAULTS names it, or
+ *          SLUICE_KILL is "lane.answer:7" at the 7th passing. tests/fault/README.md lists the points.
  */
 #ifndef BASE_FAULT_H
 #define BASE_FAULT_H

@@ -172,25 +172,41 @@ static void do_deeds(struct part *p)
 
 #ifdef SL_TEST_BUILD
 /* The marked points of a delivery, for the fault suite: what this batch is about says which are passed. */
-static void kill_points(struct part *p, const char *side)
+struct about {
+    bool is_sending, has_settled, has_receipt;
+};
+
+static struct about about(const struct part *p)
 {
     const struct event *deeds;
-    bool has_settled = false, has_receipt = false;
+    struct about a = {.is_sending = effects_deeds(p->fx, &deeds) > 0};
     for (const struct queued *q = p->first; q != p->next && q != NULL; q = q->next) {
-        has_settled = has_settled || q->event.type == EVENT_SETTLED;
-        has_receipt = has_receipt || q->event.type == EVENT_RECEIPT;
+        a.has_settled = a.has_settled || q->event.type == EVENT_SETTLED;
+        a.has_receipt = a.has_receipt || q->event.type == EVENT_RECEIPT;
     }
-    char name[64];
-    const struct {
-        bool is_passed;
-        const char *what;
-    } points[] = {
-        {effects_deeds(p->fx, &deeds) > 0, "sending"}, {has_settled, "settled"}, {has_receipt, "receipt"}};
-    for (size_t i = 0; i < sizeof points / sizeof points[0]; i++) {
-        (void)snprintf(name, sizeof name, "lane.%s_commit_%s", side, points[i].what);
-        if (points[i].is_passed)
-            sl_kill_point(name);
-    }
+    return a;
+}
+
+static void kill_points_before(const struct part *p)
+{
+    struct about a = about(p);
+    if (a.is_sending)
+        sl_kill_point("lane.before_commit_sending");
+    if (a.has_settled)
+        sl_kill_point("lane.before_commit_settled");
+    if (a.has_receipt)
+        sl_kill_point("lane.before_commit_receipt");
+}
+
+static void kill_points_after(const struct part *p)
+{
+    struct about a = about(p);
+    if (a.is_sending)
+        sl_kill_point("lane.after_commit_sending");
+    if (a.has_settled)
+        sl_kill_point("lane.after_commit_settled");
+    if (a.has_receipt)
+        sl_kill_point("lane.after_commit_receipt");
 }
 
 static void kill_point_relay(struct part *p)
@@ -204,8 +220,9 @@ static void kill_point_relay(struct part *p)
         }
 }
 #else
-#define kill_points(p, side) ((void)0)
-#define kill_point_relay(p)  ((void)0)
+#define kill_points_before(p) ((void)0)
+#define kill_points_after(p)  ((void)0)
+#define kill_point_relay(p)   ((void)0)
 #endif
 
 static void commit_build(struct part *p)
@@ -234,7 +251,7 @@ static void commit_build(struct part *p)
     build_pushes(p, a);
     p->commit_attempts = 0;
     p->is_committing = true;
-    kill_points(p, "before");
+    kill_points_before(p);
     if (sl_mutant("deed-before-commit"))
         do_deeds(p);
     if (sl_mutant("relay-before-commit")) {
@@ -252,7 +269,7 @@ static void commit_is_written(struct part *p, struct sl_str out_id)
     const struct fx_fact_item *facts;
     size_t count = effects_facts(p->fx, &facts);
     p->is_committing = false;
-    kill_points(p, "after");
+    kill_points_after(p);
     kill_point_relay(p);
     if (p->has_positions)
         relay_saved(p->relay, true);

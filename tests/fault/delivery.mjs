@@ -11,7 +11,7 @@ import { until } from './world.mjs';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const POINT_LIMIT_MS = 12000, ANSWER_LIMIT_MS = 4000, TERMINAL = new Set(['sent', 'delivered', 'read', 'failed', 'unknown']);
-const POINT = /sl_fault\("([\w.]+)"\)/g, NOT_A_SEND = /^(step|bus)\./;
+const POINT = /sl_(?:fault|kill_point)\("([\w.]+)"\)/g, NOT_A_SEND = /^(step|bus)\./;
 
 // What providers do all the time; a burst adds to it.
 const NOISE = { drop_before: 0.03, drop_after: 0.03, fail_5xx: 0.03, fail_429: 0.02, duplicate: 0.05, reorder: 0.05, wrong_case: 0.2, receipt_shuffle: 0.2, receipt_duplicate: 0.1, receipt_fail: 0.03 };
@@ -20,7 +20,7 @@ const BURSTS = [{ drop_before: 0.5 }, { drop_after: 0.5 }, { fail_5xx: 0.6 }, { 
 // Every marked point of a send, as the sources have it.
 export function markedPoints() {
     const found = new Set();
-    for (const folder of ['base', 'gateway', 'channels'])
+    for (const folder of ['base', 'bus', 'gateway', 'channels'])
         for (const name of fs.readdirSync(path.join(ROOT, folder), { recursive: true }))
             if (name.endsWith('.c')) for (const [, point] of fs.readFileSync(path.join(ROOT, folder, name), 'utf8').matchAll(POINT)) if (!NOT_A_SEND.test(point)) found.add(point);
     return [...found].sort();
