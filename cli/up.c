@@ -175,6 +175,8 @@ static sl_err write_files(struct up *u, struct sl_fail *why)
         err = set(why, "store.url=unix:%s/redis.sock", u->files.dir);
     if (err == SL_OK && !u->has_config)
         err = set(why, "bot.faq=%s/faq.yaml", u->files.dir);
+    if (err == SL_OK)
+        err = set(why, "media.dir=%s/media", u->files.dir);
     if (err == SL_OK && u->once && getenv("SLUICE_LOG__LEVEL") == NULL)
         err = set(why, "log.level=warn");
     return err;

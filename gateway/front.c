@@ -64,7 +64,8 @@ struct request {
     char content_type[64];
     char header[1024];
     bool is_dispatched, is_answered;
-    bool is_broken; /* where its body ends is in doubt: 400, and nothing more is read from this connection */
+    size_t reserved; /* of the room for uploads */
+    bool is_broken;  /* where its body ends is in doubt: 400, and nothing more is read from this connection */
     int status;
 };
 
@@ -75,7 +76,7 @@ struct gw_front {
     char *host, *cert, *key;
     int port;
     struct conn *conns;
-    size_t conn_count, request_count;
+    size_t conn_count, request_count, upload_bytes;
     struct conn *held;
     struct sl_timer hold;
     struct sl_map *ips; /* address -> how many sockets */
@@ -470,6 +471,7 @@ static void request_free(struct request *r)
     sl_buf_fini(&r->body);
     sl_buf_fini(&r->answer);
     sl_buf_fini(&r->extra);
+    f->upload_bytes -= r->reserved;
     r->magic = 0;
     free(r);
     sl_gauge_set(f->requests_gauge, (int64_t)--f->request_count);
@@ -588,6 +590,12 @@ static void dispatch(struct request *r)
         r->front->cfg.request(r->front->cfg.arg, &r->rq);
 }
 
+static void dispatch_busy(struct request *r)
+{
+    r->is_dispatched = true;
+    r->rq.answer(&r->rq, 503, "text/plain", SL_STR("too many uploads at once\n"));
+}
+
 /* -1: not one number. libwebsockets hands over a repeated header as "5,5" and would itself read the 5: a proxy in front that
  * reads it otherwise would take the body's end for the next request. RFC 9112 6.3 */
 static int64_t content_length(struct lws *wsi)
@@ -603,6 +611,20 @@ static int64_t content_length(struct lws *wsi)
         if (value.ptr[i] < '0' || value.ptr[i] > '9')
             return -1;
     return value.len > 0 && sl_str_int(value, &n) == SL_OK ? n : -1;
+}
+
+/* Room for a body that is larger than usual; false: 503. */
+static bool reserve_upload(struct gw_front *f, struct request *r, int64_t body)
+{
+    if (body <= GW_BODY_MAX_BYTES || body > (int64_t)f->cfg.upload_max ||
+        !sl_str_eq_c(r->rq.path, GW_UPLOAD_PATH) || !sl_str_eq_c(r->rq.method, "POST"))
+        return true;
+    if (f->upload_bytes + (size_t)body > GW_UPLOADS_MAX_BYTES)
+        return false;
+    r->reserved = (size_t)body;
+    f->upload_bytes += r->reserved;
+    sl_buf_init(&r->body, r->reserved);
+    return true;
 }
 
 static int on_http_asked(struct lws *wsi, struct request **slot, const char *in, size_t len)
@@ -622,7 +644,11 @@ static int on_http_asked(struct lws *wsi, struct request **slot, const char *in,
     struct request *r = request_new(f, wsi, sl_str_n(in, len));
     *slot = r;
     int64_t body = content_length(wsi);
-    r->body.overflow = body > GW_BODY_MAX_BYTES;
+    if (!reserve_upload(f, r, body)) {
+        dispatch_busy(r);
+        return 0;
+    }
+    r->body.overflow = body > GW_BODY_MAX_BYTES && r->reserved == 0;
     r->is_broken = body < 0;
     if (r->body.overflow || body <= 0)
         dispatch(r);

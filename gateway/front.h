@@ -13,6 +13,8 @@
 
 #define GW_BODY_MAX_BYTES           (128 * 1024)
 #define GW_HEADERS_MAX_BYTES        8192
+#define GW_UPLOAD_PATH              "/media"
+#define GW_UPLOADS_MAX_BYTES        (256u << 20) /* of uploads that are coming in, together */
 #define GW_REQUESTS_MAX             512
 #define GW_ANSWER_MAX_BYTES         (128u << 20) /* the largest attachment, and more than any page or list */
 #define GW_ANSWER_HEADERS_MAX_BYTES 3072
@@ -24,6 +26,7 @@ struct gw_front_config {
     int port;                       /* 0: one that is free */
     const char *tls_cert, *tls_key; /* files; "" : plain */
     size_t max_sockets, per_ip;     /* per_ip 0: no limit; loopback is never limited */
+    size_t upload_max;              /* bytes of a body to GW_UPLOAD_PATH */
     /* One whole request; rq->answer is called exactly once, now or later. */
     void (*request)(void *arg, struct chan_request *rq);
     void *arg;

@@ -42,10 +42,16 @@ const struct sl_key gw_keys[] = {
      "all together; beyond it none is taken"},
     {"media.keep", SL_CFG_MS, "180d", 0, 315360000000, false, "older attachments are removed; 0: never"},
     {"media.link_life", SL_CFG_MS, "7d", 60000, 31536000000, false, "how long a link works"},
+    {"media.s3_endpoint", SL_CFG_STR, "", 0, 0, false,
+     "S3-compatible server instead of media.dir, https://host:port; needs media.secret"},
+    {"media.s3_region", SL_CFG_STR, "us-east-1", 0, 0, false, "its region"},
+    {"media.s3_bucket", SL_CFG_STR, "", 0, 0, false, "its bucket; old objects go by the bucket's own rules"},
+    {"media.s3_access_key", SL_CFG_STR, "", 0, 0, false, "key id"},
+    {"media.s3_secret_key", SL_CFG_SECRET, "", 0, 0, false, "and its secret"},
     {"media.fetch_time", SL_CFG_MS, "15s", 100, 600000, false, "one download"},
     {"media.fetch_alt_ports", SL_CFG_BOOL, "false", 0, 0, false, "download from ports 8080 and 8443, too"},
     {"media.ca_file", SL_CFG_STR, "", 0, 0, false,
-     "certificates that downloads trust, PEM; empty: the system's"},
+     "certificates that downloads and S3 trust, PEM; empty: the system's"},
     {"inboxes.*.channel", SL_CFG_STR, NULL, 0, 0, false, "which adapter: webchat or loopback"},
     {"inboxes.*.tenant", SL_CFG_STR, NULL, 0, 0, false, "whose it is"},
     {"inboxes.*.rate", SL_CFG_INT, "5", 0, 100000, true,
@@ -162,6 +168,8 @@ static const struct {
     {"POST", "/v1/messages", false, gw_rest_messages},
     {"GET", "/v1/conversations/", true, gw_rest_conversation},
     {"GET", "/media/", true, gw_media_get},
+    {"POST", GW_UPLOAD_PATH, false, gw_media_post},
+    {"GET", "/v1/media-link", false, gw_media_give_link},
 };
 
 static bool is_path(struct sl_str path, const char *route, bool is_prefix)
@@ -262,6 +270,7 @@ static sl_err open_front(struct gw *gw, const struct sl_config *cfg, struct sl_f
                                     .tls_key = sl_config_str(cfg, "gateway.tls_key"),
                                     .max_sockets = (size_t)sl_config_int(cfg, "gateway.max_sockets"),
                                     .per_ip = (size_t)sl_config_int(cfg, "gateway.per_ip"),
+                                    .upload_max = (size_t)sl_config_int(cfg, "media.max"),
                                     .request = on_request,
                                     .arg = gw};
     gw->front = gw_front_open(&front, why);

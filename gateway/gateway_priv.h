@@ -67,6 +67,10 @@ sl_err gw_host_media_read(struct chan *ch, struct sl_str id, chan_media_fn fn, v
 void gw_host_media_link(struct chan *ch, struct sl_str id, struct sl_str name, struct sl_buf *out);
 void gw_media_get(struct gw *gw, struct chan_request *rq);
 
+/* upload.c */
+void gw_media_post(struct gw *gw, struct chan_request *rq);
+void gw_media_give_link(struct gw *gw, struct chan_request *rq);
+
 /* rest.c */
 void gw_rest_login(struct gw *gw, struct chan_request *rq);
 void gw_rest_messages(struct gw *gw, struct chan_request *rq);

@@ -17,7 +17,13 @@ sl_err gw_host_media_open(struct gw *gw, const struct sl_config *cfg, struct sl_
                                     .max_bytes = sl_config_int(cfg, "media.max"),
                                     .total_bytes = sl_config_int(cfg, "media.total"),
                                     .keep_ms = sl_config_int(cfg, "media.keep"),
-                                    .link_ms = sl_config_int(cfg, "media.link_life")};
+                                    .link_ms = sl_config_int(cfg, "media.link_life"),
+                                    .s3_endpoint = sl_config_str(cfg, "media.s3_endpoint"),
+                                    .s3_region = sl_config_str(cfg, "media.s3_region"),
+                                    .s3_bucket = sl_config_str(cfg, "media.s3_bucket"),
+                                    .s3_access_key = sl_config_str(cfg, "media.s3_access_key"),
+                                    .s3_secret_key = sl_config_str(cfg, "media.s3_secret_key"),
+                                    .s3_ca_file = sl_config_str(cfg, "media.ca_file")};
     gw->media = gw_media_open(&media, why);
     if (gw->media == NULL)
         return SL_EINVAL;

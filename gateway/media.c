@@ -19,6 +19,7 @@
 struct gw_media {
     struct gw_media_config cfg;
     char *dir, *public_url, *secret;
+    struct gw_s3 *s3; /* instead of the folder; NULL: none */
     size_t jobs, waiting;
     struct gw_media_job *first, *last; /* waiting */
     int64_t used_bytes;
@@ -35,9 +36,14 @@ static void on_sweep_due(void *arg);
 struct gw_media *gw_media_open(const struct gw_media_config *cfg, struct sl_fail *why)
 {
     char secret[65] = "";
-    if (cfg->dir[0] != '\0' && gw_media_files_open(cfg->dir, secret, why) != SL_OK)
+    bool wants_s3 = cfg->s3_endpoint != NULL && cfg->s3_endpoint[0] != '\0';
+    if (!wants_s3 && cfg->dir[0] != '\0' && gw_media_files_open(cfg->dir, secret, why) != SL_OK)
+        return NULL;
+    struct gw_s3 *s3 = NULL;
+    if (wants_s3 && (s3 = gw_s3_open(cfg, why)) == NULL)
         return NULL;
     struct gw_media *m = sl_alloc(sizeof *m);
+    m->s3 = s3;
     m->cfg = *cfg;
     m->dir = sl_strdup(cfg->dir);
     m->public_url = sl_strdup(cfg->public_url);
@@ -51,7 +57,7 @@ struct gw_media *gw_media_open(const struct gw_media_config *cfg, struct sl_fail
     m->bytes_gauge = sl_gauge("sluice_media_bytes", "", "Attachments in the folder, bytes");
     sl_gauge_max(m->bytes_gauge, cfg->total_bytes);
     m->count_gauge = sl_gauge("sluice_media_files", "", "Attachments in the folder");
-    if (m->dir[0] != '\0')
+    if (m->dir[0] != '\0' && m->s3 == NULL)
         sl_timer_start(&m->sweep, 0);
     return m;
 }
@@ -64,6 +70,7 @@ void gw_media_close(struct gw_media **mp)
         return;
     sl_assert(m->jobs == 0 && m->waiting == 0);
     sl_timer_stop(&m->sweep);
+    gw_s3_free(&m->s3);
     free(m->dir);
     free(m->public_url);
     free(m->secret);
@@ -74,6 +81,8 @@ void gw_media_stop(struct gw_media *m)
 {
     m->is_closing = true;
     sl_timer_stop(&m->sweep);
+    if (m->s3 != NULL)
+        gw_s3_stop(m->s3);
 }
 
 size_t gw_media_jobs(const struct gw_media *m)
@@ -116,7 +125,7 @@ static void tell_sweep(struct gw_media *m, const struct gw_media_job *j)
         sl_timer_start(&m->sweep, SWEEP_MS);
 }
 
-static void job_done(struct gw_media_job *j)
+void gw_media_job_done(struct gw_media_job *j)
 {
     struct gw_media *m = j->m;
     m->jobs--;
@@ -141,7 +150,8 @@ static void do_put(struct gw_media_job *j)
     sl_hex(j->item.id, hash, sizeof hash);
     gw_media_type(sl_buf_view(&j->bytes), said, type);
     memcpy(j->item.type, type, sizeof type);
-    gw_media_files_put(j);
+    if (j->m->s3 == NULL)
+        gw_media_files_put(j);
 }
 
 static void do_read(struct gw_media_job *j)
@@ -168,23 +178,46 @@ static void on_work(uv_work_t *work)
     }
 }
 
+/* On the loop again: hashed, and stored, unless it is for the bucket. */
+static void worked(struct gw_media_job *j)
+{
+    if (j->what == GW_MEDIA_PUT && j->m->s3 != NULL && j->err == SL_OK)
+        gw_s3_put(j->m->s3, j);
+    else
+        gw_media_job_done(j);
+}
+
 static void on_worked(uv_work_t *work, int status)
 {
     (void)status; /* never cancelled */
-    job_done(work->data);
+    worked(work->data);
 }
 
 static void on_posted(void *arg)
 {
     struct gw_media_job *j = arg;
     on_work(&j->work);
-    job_done(j);
+    worked(j);
+}
+
+static void on_refused(void *arg)
+{
+    gw_media_job_done(arg);
 }
 
 static void job_start(struct gw_media *m, struct gw_media_job *j)
 {
     uv_loop_t *uv = sl_loop_uv(m->cfg.loop);
     m->jobs++;
+    if (j->what == GW_MEDIA_READ && m->s3 != NULL) {
+        j->err = gw_s3_read(m->s3, j, m->cfg.max_bytes);
+        if (j->err == SL_OK)
+            return; /* else it is told like any other, on a later turn */
+        (void)sl_fail_set(&j->why, j->err, 0, "media store: %s", sl_err_text(j->err));
+        sl_post_init(&j->post, m->cfg.loop, on_refused, j);
+        sl_post_now(&j->post);
+        return;
+    }
     if (uv == NULL) {
         sl_post_init(&j->post, m->cfg.loop, on_posted, j);
         sl_post_now(&j->post);
@@ -230,7 +263,7 @@ static void on_sweep_due(void *arg)
 
 static sl_err may_begin(const struct gw_media *m)
 {
-    if (m == NULL || m->dir[0] == '\0')
+    if (m == NULL || (m->dir[0] == '\0' && m->s3 == NULL))
         return SL_EREFUSED;
     return m->is_closing || m->waiting >= QUEUE_MAX ? SL_EAGAIN : SL_OK;
 }
@@ -332,7 +365,7 @@ void gw_media_link(const struct gw_media *m, struct sl_str id, struct sl_str nam
     sign(m, id, sl_str_c(safe), expires, out);
 }
 
-static struct sl_str query_value(struct sl_str query, const char *name)
+struct sl_str gw_query_value(struct sl_str query, const char *name)
 {
     size_t n = strlen(name);
     while (query.len > 0) {
@@ -351,11 +384,11 @@ sl_err gw_media_check_link(const struct gw_media *m, struct sl_str id, struct sl
     int64_t expires = 0;
     struct sl_buf wanted;
     if (m == NULL || m->secret[0] == '\0' || !gw_media_id_ok(id) || name.len == 0 || name.len > 255 ||
-        sl_str_int(query_value(query, "exp"), &expires) != SL_OK)
+        sl_str_int(gw_query_value(query, "exp"), &expires) != SL_OK)
         return SL_EDENIED;
     sl_buf_init(&wanted, 64);
     sign(m, id, name, expires, &wanted);
-    bool is_ours = sl_secret_eq(sl_buf_view(&wanted), query_value(query, "sig"));
+    bool is_ours = sl_secret_eq(sl_buf_view(&wanted), gw_query_value(query, "sig"));
     sl_buf_fini(&wanted);
     if (!is_ours)
         return SL_EDENIED;

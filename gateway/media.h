@@ -24,7 +24,7 @@ struct gw_media_config {
     const char *secret;     /* of the links; "": one is made and kept in the folder */
     int64_t max_bytes, total_bytes, keep_ms, link_ms;
     /* S3: used instead of the folder when endpoint is not "" */
-    const char *s3_endpoint, *s3_region, *s3_bucket, *s3_access_key, *s3_secret_key;
+    const char *s3_endpoint, *s3_region, *s3_bucket, *s3_access_key, *s3_secret_key, *s3_ca_file;
 };
 struct gw_media *gw_media_open(const struct gw_media_config *cfg, struct sl_fail *why); /* copies */
 void gw_media_stop(struct gw_media *m);   /* nothing begins any more; what is under way settles */
@@ -36,6 +36,9 @@ sl_err gw_media_put(struct gw_media *m, struct sl_str bytes, struct sl_str type,
                     chan_media_fn fn, void *arg) SL_MUST_CHECK;
 /* ENOTFOUND in fn; media->type is what the bytes are, media->name is empty. */
 sl_err gw_media_read(struct gw_media *m, struct sl_str id, chan_media_fn fn, void *arg) SL_MUST_CHECK;
+
+/* The value of a name in a query, as libwebsockets gives it: decoded. */
+struct sl_str gw_query_value(struct sl_str query, const char *name);
 
 bool gw_media_id_ok(struct sl_str id); /* 64 hex digits, lower case */
 /* Append "/media/...": is_public puts public_url before it, and appends nothing when there is none. */

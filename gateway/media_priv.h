@@ -30,4 +30,15 @@ void gw_media_files_sweep(struct gw_media_job *j);
 /* Makes the folders, and the secret when there is none yet. Blocking: at start alone. */
 sl_err gw_media_files_open(const char *dir, char secret[65], struct sl_fail *why) SL_MUST_CHECK;
 
+void gw_media_job_done(struct gw_media_job *j);
+
+/* media_s3.c */
+struct gw_s3;
+struct gw_s3 *gw_s3_open(const struct gw_media_config *cfg, struct sl_fail *why);
+void gw_s3_stop(struct gw_s3 *s); /* what is under way settles with SL_ECLOSED on a later turn */
+void gw_s3_free(struct gw_s3 **s);
+/* Both end in gw_media_job_done. read: only when SL_OK is returned. */
+void gw_s3_put(struct gw_s3 *s, struct gw_media_job *j);
+sl_err gw_s3_read(struct gw_s3 *s, struct gw_media_job *j, int64_t max_bytes) SL_MUST_CHECK;
+
 #endif

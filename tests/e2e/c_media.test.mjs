@@ -5,7 +5,7 @@ import crypto from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { startSluice } from './lib/sluice.mjs';
+import { startSluice, API_TOKEN } from './lib/sluice.mjs';
 
 const PNG = Buffer.from('89504e470d0a1a0a0000000d49484452', 'hex');
 const PAGE = Buffer.from('<html><script>alert(1)</script></html>');
@@ -79,4 +79,40 @@ test('a link that is not ours is 403, an old one 410, one to nothing 404', async
   assert.equal(await status(`${s.url()}/media/..%2flink.secret/x?exp=1&sig=1`), 404);
   assert.equal(await status(link(id, 'a.png', Math.floor(Date.now() / 1000) - 1)), 410);
   assert.equal(await status(link('0'.repeat(64), 'a.png')), 404);
+});
+
+const upload = (bytes, token, query = '', type = 'application/octet-stream') =>
+  fetch(`${s.url()}/media?${query}`, { method: 'POST', body: bytes, headers: { authorization: `Bearer ${token}`, 'content-type': type } });
+
+test('an agent, a visitor and a program upload what they then show', async () => {
+  const visitor = s.visitor();
+  await visitor.connect();
+  const tokens = [[await s.login('anna'), ''], [visitor.token, '&inbox=web'], [API_TOKEN, '']];
+  for (const [token, more] of tokens) {
+    const answer = await upload(PNG, token, `name=${encodeURIComponent('a/b 图.png')}${more}`, 'text/html');
+    assert.equal(answer.status, 201);
+    const { url, ...attachment } = await answer.json();
+    const sha256 = crypto.createHash('sha256').update(PNG).digest('hex');
+    assert.deepEqual(attachment, { id: sha256, sha256, type: 'image/png', size: PNG.length, name: 'b 图.png' });
+    assert.deepEqual(Buffer.from(await (await fetch(s.url() + url)).arrayBuffer()), PNG);
+    const link = await fetch(`${s.url()}/v1/media-link?id=${sha256}&name=x.png${more}`, { headers: { authorization: `Bearer ${token}` } });
+    assert.equal(link.status, 200);
+    assert.equal((await fetch(s.url() + (await link.json()).url)).status, 200);
+  }
+});
+
+test('nobody else uploads or gets a link, and nothing is too large', async () => {
+  const agent = await s.login('anna');
+  for (const [token, query] of [['', ''], ['nonsense', ''], ['nonsense', 'inbox=web'], ['', 'inbox=web'], ['x'.repeat(43), '']]) {
+    assert.equal((await upload(PNG, token, query)).status, 401);
+    assert.equal((await fetch(`${s.url()}/v1/media-link?id=${'0'.repeat(64)}&${query}`, { headers: { authorization: `Bearer ${token}` } })).status, 401);
+  }
+  const large = crypto.randomBytes(20 << 20);
+  const stored = await upload(large, agent, 'name=large');
+  assert.equal(stored.status, 201);
+  const { url } = await stored.json();
+  assert.ok(Buffer.from(await (await fetch(s.url() + url)).arrayBuffer()).equals(large));
+  assert.equal((await upload(Buffer.alloc((20 << 20) + 1), agent).catch(() => ({ status: 413 }))).status, 413);
+  assert.equal((await upload(Buffer.alloc(0), agent)).status, 400);
+  assert.equal((await fetch(`${s.url()}/v1/messages`, { method: 'POST', body: Buffer.alloc(200000), headers: { authorization: `Bearer ${API_TOKEN}` } }).catch(() => ({ status: 413 }))).status, 413);
 });
