@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LOCK_MS    60000
-#define PAGE_ITEMS 200 /* of 1000: a page stays small enough to parse, and a refused one cheap to repeat */
+#define LOCK_MS    10000 /* renewed with each page; a dead holder keeps others waiting this long */
+#define PAGE_ITEMS 200   /* of 1000: a page stays small enough to parse, and a refused one cheap to repeat */
 #define PAGE_MAX   (1 << 20)
 #define TOKEN_MS   590000 /* a callback's token lives 10 minutes: developer.work.weixin.qq.com path 94670 */
 #define BUSY_MS    500    /* another gateway drains: look again, there may be news it has not seen */
@@ -266,6 +266,20 @@ static void on_lock(void *arg, sl_err err, struct sl_str value)
     }
 }
 
+/* Ours no longer: somebody thought us dead. He goes on from the stored cursor, and so may we, later. */
+static void on_renewed(void *arg, sl_err err, struct sl_str value)
+{
+    struct wechat *wc = arg;
+    (void)value;
+    if (wc->is_closing)
+        return;
+    wc->kf->has_lock = err == SL_OK;
+    if (err == SL_OK)
+        kf_go(wc, KF_TOKEN);
+    else
+        kf_later(wc, AGAIN_MS, "kf_lock_lost");
+}
+
 static void on_cursor(void *arg, sl_err err, struct sl_str value)
 {
     struct wechat *wc = arg;
@@ -377,7 +391,7 @@ static void on_saved(void *arg, sl_err err, struct sl_str value)
     page_drop(kf);
     current(wc)->tries = 0;
     if (has_more)
-        kf_go(wc, KF_TOKEN);
+        kf_go(wc, KF_RENEW);
     else
         kf_end(wc);
 }
@@ -404,6 +418,13 @@ static void kf_go(struct wechat *wc, enum wechat_kf_step step)
                         on_lock, wc);
         if (err != SL_OK)
             on_lock(wc, err, SL_STR_NONE);
+        return;
+    case KF_RENEW:
+        value_name(wc, name, "kf-lock");
+        err = wechat_kv(wc, CHAN_KV_SWAP, name, sl_str_c(kf->lock), sl_str_c(kf->lock), LOCK_MS, on_renewed,
+                        wc);
+        if (err != SL_OK)
+            on_renewed(wc, err, SL_STR_NONE);
         return;
     case KF_CURSOR:
         value_name(wc, name, "kf-cursor");

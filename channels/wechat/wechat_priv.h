@@ -103,7 +103,17 @@ struct wechat_kf_account {
     unsigned tries;
     uint64_t not_before_mono_ms;
 };
-enum wechat_kf_step { KF_IDLE, KF_LOCK, KF_CURSOR, KF_TOKEN, KF_SYNC, KF_ITEMS, KF_SAVE, KF_UNLOCK };
+enum wechat_kf_step {
+    KF_IDLE,
+    KF_LOCK,
+    KF_CURSOR,
+    KF_TOKEN,
+    KF_SYNC,
+    KF_ITEMS,
+    KF_SAVE,
+    KF_RENEW,
+    KF_UNLOCK
+};
 struct wechat_kf {
     struct wechat_kf_account account[WECHAT_KF_MAX];
     size_t accounts, at; /* at: the one that is drained */

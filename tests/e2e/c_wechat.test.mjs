@@ -2,7 +2,10 @@
 // wrote (@wecom/crypto, wechat-crypto), and another client (co-wechat-api) uses the same platform, so that it does not fit us alone.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
 import { createRequire } from 'node:module';
+import os from 'node:os';
+import path from 'node:path';
 import { startSluice, sleep, until } from './lib/sluice.mjs';
 import { start as startWeChat, DEMO_KEY } from '../fakes/wechat.mjs';
 
@@ -23,7 +26,9 @@ const inboxes = api_url => ({
 async function world(t, options = {}) {
   const fake = await startWeChat({ retry_ms: 5000, ...options.fake });
   t.after(() => fake.stop());
-  const s = await startSluice({ gateways: options.gateways ?? 1, config: { inboxes: inboxes(fake.url) } });
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'sluice-media-'));
+  t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
+  const s = await startSluice({ gateways: options.gateways ?? 1, config: { inboxes: inboxes(fake.url), media: { dir } } });
   const last = s.gateways.length - 1;
   fake.actions.point({ oa: `${s.url()}/wechat/oa`, wecom: `${s.url()}/wecom/staff`, kf: `${s.url(last)}/wechat_kf/kefu` });
   return { s, fake };
@@ -138,6 +143,89 @@ test('a token that is revoked is replaced once, and nothing is lost or doubled',
   await fake.customer({ product: 'kf', from: 'wmToken', text: '你好' });
   await heard(fake, 'wmToken', '您好', 30000);
   assert.equal(sends(fake, 'wmToken').length, 1);
+  await s.stop();
+});
+
+const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
+async function history(s, inbox, address) {
+  const key = await until(`${address} has a conversation`, async () => (await s.redisClient.keys(`addr:*demo/${inbox}/${address}`))[0]);
+  const conv = JSON.parse(await s.redisClient.hget(key, 's')).c;
+  return (await s.redisClient.lrange(`log:{${conv.split('.')[0]}}:${conv}`, 0, -1)).map(e => JSON.parse(e));
+}
+
+test('pictures both ways, an agent, and a rating by menu', async t => {
+  const { s, fake } = await world(t);
+  const agent = await s.agent('anna');
+  await agent.connect();
+  await fake.customer({ from: 'oPic', text: '人工' });
+  const offer = await agent.entry(d => d.t === 'offered');
+  const topic = `conv:${offer.c}`;
+  const { snap } = await agent.sub(topic);
+  await agent.cmd('conv.accept', { ticket: offer.tk }, { topic }).res;
+
+  const asked = await fake.customer({ from: 'oPic', kind: 'image', base64: PNG });
+  assert.equal(asked.answer, 'accepted');
+  const picture = await agent.entry(d => d.m?.kind === 'image', 10000, topic);
+  const [attachment] = picture.m.data.attachments;
+  assert.equal(attachment.type, 'image/png');
+  assert.equal(attachment.size, Buffer.from(PNG, 'base64').length);
+
+  await agent.cmd('message.send', { kind: 'image', data: { attachments: [attachment] }, control: snap.state.epoch }, { topic }).res;
+  const shown = await until(() => `the picture on the phone: ${JSON.stringify(fake.journal.slice(-4))}`, () => fake.phone('oPic').find(e => e.by === 'service' && e.kind === 'image'), 15000);
+  assert.equal(fake.media.get(shown.more.media_id).bytes.toString('base64'), PNG);
+
+  await agent.cmd('conv.close', { control: snap.state.epoch }, { topic }).res;
+  const menu = await until(() => `the rating's menu: ${JSON.stringify(fake.phone('oPic').slice(-3))}`, () => fake.phone('oPic').find(e => e.kind === 'menu'), 15000);
+  const best = menu.more.options[0];
+  assert.equal(best.id, 'sluice-rate-5');
+  await fake.customer({ from: 'oPic', text: best.text, menu_id: best.id });
+  await until('the rating', async () => (await history(s, 'oa', 'oPic')).some(e => e.m.data?.code === 'rated' && e.m.data.score === 5));
+  assert.deepEqual(fake.complaints, []);
+  await s.stop();
+});
+
+test('a picture that cannot be had keeps no message back', async t => {
+  const { s, fake } = await world(t);
+  await push(s, '/wechat/oa', sealed(OA, `<xml><ToUserName>gh_demo00000000</ToUserName><FromUserName>oGone</FromUserName><CreateTime>${now()}</CreateTime>`
+    + '<MsgType>image</MsgType><PicUrl>http://127.0.0.1:1/x</PicUrl><MediaId>expired</MediaId><MsgId>88001</MsgId></xml>'));
+  const [entry] = await history(s, 'oa', 'oGone');
+  assert.equal(entry.m.kind, 'image');
+  assert.equal(entry.m.data.media_id, 'expired');
+  assert.equal(entry.m.data.attachments, undefined);
+  assert.equal(await s.metric('sluice_wechat_total', 'media_missing'), 1);
+  assert.deepEqual(fake.complaints, []);
+  await s.stop();
+});
+
+test('a gateway killed in the middle of a drain, and a store that is away: every message once, in order', async t => {
+  const { s, fake } = await world(t, { gateways: 2, fake: { retry_ms: 500, retries: 30 } });
+  fake.options.kf_page = 7; // many pages
+  fake.actions.point({ kf: 'http://127.0.0.1:9/' }); // the hints are lost
+  fake.retries = 0;
+  const texts = Array.from({ length: 60 }, (_, i) => `note ${i}`);
+  for (const text of texts) await fake.customer({ product: 'kf', from: `wm${texts.indexOf(text) % 3}`, text });
+  fake.retries = 30;
+  fake.actions.point({ kf: `${s.url(1)}/wechat_kf/kefu` });
+  const last = fake.customer({ product: 'kf', from: 'wm0', text: 'the last' });
+  await until('some of them are stored', async () => (await s.redisClient.keys('addr:*demo/kefu/wm*')).length > 0);
+  await s.gateways[1].kill(); // it holds the drain's lock and a page half stored
+  fake.actions.point({ kf: `${s.url(0)}/wechat_kf/kefu` });
+  await last;
+  const again = fake.customer({ product: 'kf', from: 'wm1', text: 'after the crash' });
+  await sleep(300);
+  await s.redis.kill();
+  await sleep(1000);
+  s.redis.start();
+  await again;
+  const wanted = from => [...texts.filter((_, i) => `wm${i % 3}` === from), ...(from === 'wm0' ? ['the last'] : from === 'wm1' ? ['after the crash'] : [])];
+  for (const from of ['wm0', 'wm1', 'wm2']) {
+    let seen = [];
+    await until(() => `all of ${from}: ${seen.length} of ${wanted(from).length}`, async () => {
+      seen = (await history(s, 'kefu', from)).filter(e => e.m.by === 'visitor').map(e => e.m.text);
+      return seen.length >= wanted(from).length;
+    }, 90000, 200);
+    assert.deepEqual(seen, wanted(from));
+  }
   await s.stop();
 });
 
