@@ -1,6 +1,7 @@
 /* channels/registry.c - every adapter by name, and the checked door to it. */
 #include "channels/channel.h"
 
+#include "channels/email/email.h"
 #include "channels/loopback/loopback.h"
 #include "channels/sms/smpp.h"
 #include "channels/sms/sms_http.h"
@@ -29,8 +30,8 @@ struct chan {
 };
 
 static const struct chan_ops *const adapters[] = {
-    &loopback_ops, &webchat_ops,      &webhook_ops,   &sms_http_ops,
-    &wechat_ops,   &wechat_wecom_ops, &wechat_kf_ops, &smpp_ops,
+    &loopback_ops,     &webchat_ops,   &webhook_ops, &sms_http_ops, &wechat_ops,
+    &wechat_wecom_ops, &wechat_kf_ops, &smpp_ops,    &email_ops,
 };
 
 const struct chan_ops *const *chan_all(size_t *count)

@@ -436,6 +436,13 @@ void email_lmtp_mail(const struct email_lmtp *l, struct email_lmtp_mail *out)
                                     .recipient_count = l->recipient_count};
 }
 
+void email_lmtp_take(struct email_lmtp *l, struct sl_buf *data)
+{
+    sl_assert(l->is_waiting);
+    *data = l->data;
+    sl_buf_init(&l->data, l->o.size_max);
+}
+
 void email_lmtp_settle(struct email_lmtp *l, sl_err result, const char *words)
 {
     sl_assert(l->is_waiting);

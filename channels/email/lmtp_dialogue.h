@@ -48,6 +48,8 @@ void email_lmtp_free(struct email_lmtp **l);
 struct sl_buf *email_lmtp_out(struct email_lmtp *l); /* replies; the owner takes them off */
 enum email_lmtp_want email_lmtp_feed(struct email_lmtp *l, struct sl_str in, size_t *used);
 void email_lmtp_mail(const struct email_lmtp *l, struct email_lmtp_mail *out);
+/* The mail's bytes become the caller's; what mail() told of them no longer holds. */
+void email_lmtp_take(struct email_lmtp *l, struct sl_buf *data);
 /* SL_OK: 250. Errors that may pass (sl_err_retry): 451. Others: 554, with these words (may be NULL). */
 void email_lmtp_settle(struct email_lmtp *l, sl_err result, const char *words);
 /* 421: we close. */

@@ -448,6 +448,7 @@ sl_err email_parse(struct sl_str raw, struct email_mail **out, struct sl_fail *w
     sl_err err = count_marks(raw, why);
     if (err == SL_OK) {
         raw = email_heap_copy(m->heap, raw); /* headers borrow from it */
+        m->raw = raw;
         err = read_header(m, raw, why);
     }
     if (err == SL_OK)

@@ -49,6 +49,7 @@ struct email_report {                       /* about one recipient */
 
 struct email_mail {
     struct email_heap *heap;
+    struct sl_str raw; /* all of it */
     struct email_headers headers;
     enum email_kind kind;
     struct email_mailbox from; /* the first of From */

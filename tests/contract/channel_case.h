@@ -33,7 +33,7 @@ struct channel_case {
 };
 extern const struct channel_case wechat_case, wecom_case, wechat_kf_case;
 extern const struct channel_case webhook_case, sms_http_case;
-extern const struct channel_case loopback_case, webchat_case, smpp_case;
+extern const struct channel_case loopback_case, webchat_case, smpp_case, email_case;
 
 /* fake_services.c: the core's shared values and media, in memory, answering on a later turn. */
 void fake_services_open(struct sl_loop *loop);

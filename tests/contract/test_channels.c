@@ -30,7 +30,7 @@ struct request {
 
 static const struct channel_case *const cases[] = {&webhook_case, &sms_http_case,  &wechat_case,
                                                    &wecom_case,   &wechat_kf_case, &loopback_case,
-                                                   &webchat_case, &smpp_case};
+                                                   &webchat_case, &smpp_case,      &email_case};
 
 static const struct channel_case *case_of(const struct chan_ops *ops)
 {
