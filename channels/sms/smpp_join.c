@@ -87,7 +87,7 @@ static bool stored_read(struct sl_str name, struct sl_str value, unsigned total,
     struct sl_str rest = name;
     uint64_t seq, coding;
     if (sl_str_uint(until(&rest, '-'), &seq) != SL_OK || seq == 0 || seq > total || rest.len == 0 ||
-        name.len >= SMPP_FIELD_MAX)
+        name.len >= SMPP_FIELD_MAX || memchr(name.ptr, ',', name.len) != NULL)
         return false;
     out->field = name;
     out->seq = (unsigned)seq;

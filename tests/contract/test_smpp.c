@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "channels/sms/smpp.h"
+#include "channels/sms/smpp_link.h"
 #include "channels/sms/smpp_part.h"
 #include "tests/contract/channel_case.h"
 #include "tests/contract/smsc_play.h"
@@ -478,6 +479,26 @@ static void test_query(void **state)
     world_close();
 }
 
+/* --check-config opens every inbox on a clock that nobody moves, and closes it again. */
+static void test_opening_alone_connects_nowhere(void **state)
+{
+    (void)state;
+    struct sl_fail why;
+    memset(&w, 0, sizeof w);
+    w.loop = sl_loop_new_virtual(1);
+    smpp_link_play(NULL);
+    w.cfg = sl_config_load_text(
+        smpp_ops.keys, SL_STR("inboxes: {box: {host: smsc.example, system_id: a, binds: 2}}"), "test", &why);
+    w.ch = chan_new(&smpp_ops, &host, NULL, w.loop, "box", "demo", w.cfg, &why);
+    assert_non_null(w.ch);
+    chan_close(w.ch);
+    run_ms(10);
+    assert_true(w.is_closed);
+    chan_free(&w.ch);
+    sl_config_free(&w.cfg);
+    sl_loop_close(&w.loop);
+}
+
 /* ---- in ---- */
 
 static struct smpp_pdu from_customer(const char *text)
@@ -769,6 +790,7 @@ int main(void)
         cmocka_unit_test(test_answers_from_the_number_written_to),
         cmocka_unit_test(test_opted_out_numbers_are_not_written_to),
         cmocka_unit_test(test_query),
+        cmocka_unit_test(test_opening_alone_connects_nowhere),
         cmocka_unit_test(test_message_comes_in),
         cmocka_unit_test(test_same_words_again_are_a_new_message),
         cmocka_unit_test(test_store_down_is_temporary_and_the_repeat_is_one),

@@ -114,8 +114,10 @@ class Proc {
   // A polite end: resolves to {code, signal}.
   async term(ms = 20000) {
     this.signal('SIGTERM');
-    const late = sleep(ms).then(() => null);
+    let timer; // cleared: a file of tests must not wait for it at its end
+    const late = new Promise(resolve => { timer = setTimeout(resolve, ms, null); });
     const exit = await Promise.race([this.done, late]);
+    clearTimeout(timer);
     if (exit === null) {
       await this.kill();
       throw new Error(`${this.name} did not end within ${ms} ms of TERM:\n${this.output.slice(-4000)}`);
