@@ -77,7 +77,7 @@ struct gw_front {
     int port;
     struct conn *conns;
     size_t conn_count, request_count, upload_bytes;
-    struct conn *held;
+    struct conn *held, *held_longer; /* since the last turn of the timer; since the one before */
     struct sl_timer hold;
     struct sl_map *ips; /* address -> how many sockets */
     struct sl_buf message;
@@ -109,8 +109,10 @@ static void held_remove(struct conn *c)
         c->held_next->held_before = c->held_before;
     if (c->held_before != NULL)
         c->held_before->held_next = c->held_next;
-    else
+    else if (c->front->held == c)
         c->front->held = c->held_next;
+    else
+        c->front->held_longer = c->held_next;
     c->held_next = c->held_before = NULL;
     c->is_held = false;
 }
@@ -127,7 +129,7 @@ static void held_add(struct conn *c)
         f->held->held_before = c;
     f->held = c;
     if (!sl_timer_is_active(&f->hold))
-        sl_timer_start(&f->hold, GW_HOLD_MS);
+        sl_timer_start(&f->hold, GW_HOLD_MS / 2);
 }
 
 static void conn_close(struct conn *c, enum frame_close code)
@@ -150,9 +152,10 @@ static bool write_text(struct conn *c, char *text, size_t len)
     return false;
 }
 
+/* What the kernel does not take of one message lws keeps (at most one), so the kernel need not be asked before each. */
 static bool is_pipe_free(const struct conn *c)
 {
-    return !c->is_slow && lws_send_pipe_choked(c->wsi) == 0;
+    return !c->is_slow && lws_partial_buffered(c->wsi) == 0;
 }
 
 /* Write as much of what waits as the pipe takes. */
@@ -177,8 +180,11 @@ static void flush(struct conn *c)
 static void on_hold_over(void *arg)
 {
     struct gw_front *f = arg;
-    struct conn *c = f->held;
-    f->held = NULL; /* whoever comes in meanwhile waits for the next time */
+    struct conn *c = f->held_longer;
+    f->held_longer = f->held; /* they wait for one more turn, so nobody for less than half of GW_HOLD_MS */
+    f->held = NULL;
+    if (f->held_longer != NULL)
+        sl_timer_start(&f->hold, GW_HOLD_MS / 2);
     while (c != NULL) {
         struct conn *next = c->held_next;
         c->held_next = c->held_before = NULL;

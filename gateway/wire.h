@@ -13,10 +13,10 @@
 #define GW_FRAME_ROOM 32
 
 enum gw_urgency {
-    GW_HELD, /* may wait up to GW_HOLD_MS for the next frame of this socket */
+    GW_HELD, /* may wait half of GW_HOLD_MS to the whole for the next frame of this socket */
     GW_NOW   /* at once, with everything that is held */
 };
-#define GW_HOLD_MS 10
+#define GW_HOLD_MS 20
 
 struct gw_wire {
     const struct gw_wire_ops *ops;
