@@ -160,6 +160,73 @@ static void build_pushes(struct part *p, struct bus_args *a)
     }
 }
 
+/* ---- deliveries: facts whose destination has all before them go along; what is not taken is relayed ---- */
+
+/* The destinations that go along, each once. */
+static void choose_deliveries(struct part *p)
+{
+    const struct fx_fact_item *facts;
+    size_t count = effects_facts(p->fx, &facts);
+    p->deliveries = 0;
+    for (size_t i = 0; i < count && p->deliveries < PART_DELIVERIES_MAX; i++) {
+        bool is_new = facts[i].destination.len > 0 && relay_is_clear(p->relay, facts[i].destination);
+        for (size_t j = 0; j < p->deliveries && is_new; j++)
+            is_new = !sl_str_eq(p->delivery[j].destination, facts[i].destination);
+        if (is_new)
+            p->delivery[p->deliveries++] =
+                (struct part_delivery){.destination = facts[i].destination, .first = facts[i].number};
+    }
+}
+
+static void add_delivery_keys(struct part *p, struct bus_args *a)
+{
+    for (size_t i = 0; i < p->deliveries; i++) {
+        struct key from = key_from(p->delivery[i].destination);
+        bus_args_str(a, p->delivery[i].destination);
+        bus_args_copy(a, key_str(&from));
+    }
+}
+
+static void build_delivery(struct part *p, struct bus_args *a, struct part_delivery *d)
+{
+    const struct fx_fact_item *facts;
+    size_t count = effects_facts(p->fx, &facts);
+    bus_args_int(a, (int64_t)d->first);
+    bus_args_int(a, relay_trim_ms(d->destination));
+    size_t at = bus_args_mark(a);
+    for (size_t i = 0; i < count && d->count < PART_DELIVERY_FACTS_MAX; i++) {
+        struct event_fields fields;
+        if (!sl_str_eq(facts[i].destination, d->destination))
+            continue;
+        event_to_fields(&facts[i].event, &fields);
+        bus_args_int(a, (int64_t)fields.count);
+        for (size_t j = 0; j < fields.count; j++)
+            bus_args_copy(a, fields.item[j]);
+        d->count++;
+    }
+    bus_args_set_int(a, at, (int64_t)d->count);
+}
+
+static void build_deliveries(struct part *p, struct bus_args *a)
+{
+    if (p->deliveries == 0)
+        return;
+    bus_args_int(a, (int64_t)p->deliveries);
+    for (size_t i = 0; i < p->deliveries; i++)
+        build_delivery(p, a, &p->delivery[i]);
+}
+
+/* v NULL: nothing is known, so all is relayed; what is there already will be dropped. */
+static void note_deliveries(struct part *p, const struct bus_value *v)
+{
+    for (size_t i = 0; i < p->deliveries; i++) {
+        int64_t mark = bus_value_int(bus_value_at(v, 2 + i));
+        if (mark > 0)
+            relay_delivered(p->relay, p->delivery[i].destination, (uint64_t)mark, p->delivery[i].count);
+    }
+    p->deliveries = 0;
+}
+
 /* ---- deeds ---- */
 
 static void do_deeds(struct part *p)
@@ -231,6 +298,9 @@ static void commit_build(struct part *p)
     const struct key *keys[] = {&p->meta, &p->in, &p->out, &p->timers, &p->numbers, &p->relay_key, &p->dead};
     part_id_set(p->new_offset, p->batch_last->event.entry);
     part_args_function(a, "commit_1", keys, 7);
+    choose_deliveries(p);
+    add_delivery_keys(p, a);
+    bus_args_set_int(a, 2, 7 + 2 * (int64_t)p->deliveries);
     part_args_fence(p, a);
     bus_args_c(a, p->offset);
     bus_args_c(a, p->new_offset);
@@ -249,6 +319,7 @@ static void commit_build(struct part *p)
     bus_args_set_int(a, at, p->has_positions ? (int64_t)relay_positions(p->relay, a) : 0);
     build_dead(p, a);
     build_pushes(p, a);
+    build_deliveries(p, a);
     p->commit_attempts = 0;
     p->is_committing = true;
     kill_points_before(p);
@@ -264,8 +335,9 @@ static void commit_build(struct part *p)
 
 /* ---- its answer ---- */
 
-static void commit_is_written(struct part *p, struct sl_str out_id)
+static void commit_is_written(struct part *p, const struct bus_value *v)
 {
+    struct sl_str out_id = bus_value_str(bus_value_at(v, 1));
     const struct fx_fact_item *facts;
     size_t count = effects_facts(p->fx, &facts);
     p->is_committing = false;
@@ -275,6 +347,7 @@ static void commit_is_written(struct part *p, struct sl_str out_id)
         relay_saved(p->relay, true);
     if (!sl_mutant("deed-before-commit"))
         do_deeds(p);
+    note_deliveries(p, v);
     if (!sl_mutant("relay-before-commit"))
         relay_add(p->relay, out_id, (uint64_t)p->epoch, facts, count);
     effects_written(p->fx);
@@ -334,7 +407,7 @@ static void commit_has_moved(struct part *p, const struct sl_fail *why)
     const char *stored = strrchr(why->text, ' ');
     stored = stored == NULL ? "" : stored + 1;
     if (p->commit_attempts > 1 && strcmp(stored, p->new_offset) == 0) {
-        commit_is_written(p, SL_STR_NONE); /* an earlier attempt was executed */
+        commit_is_written(p, NULL); /* an earlier attempt was executed */
         return;
     }
     p->was_lost = part_id_compare(stored, p->offset) < 0;
@@ -346,7 +419,7 @@ static void commit_has_moved(struct part *p, const struct sl_fail *why)
 static void on_committed(struct part *p, sl_err err, const struct bus_value *v, const struct sl_fail *why)
 {
     if (err == SL_OK) {
-        commit_is_written(p, bus_value_str(bus_value_at(v, 1)));
+        commit_is_written(p, v);
     } else if (err == SL_EMOVED) {
         commit_has_moved(p, why);
     } else if (err == SL_EFENCED) {

@@ -575,44 +575,30 @@ static void run_release(struct functions_call *c)
 
 /* ---- deliver: the next number is appended, an earlier one dropped, a gap refused, a fork taken and counted ---- */
 
-struct delivery {
-    int64_t epoch, first, trim_ms;
-    size_t count;
-};
-
-static bool parse_delivery(const struct functions_call *c, struct delivery *d)
+size_t functions_facts_end(const struct functions_call *c, const struct functions_facts *f)
 {
-    int64_t count = 0;
-    size_t at = 5;
-    if (!functions_integer_arg(c, 1, &d->epoch) || !functions_integer_arg(c, 2, &d->first) || d->first == 0 ||
-        !functions_integer_arg(c, 3, &d->trim_ms) || !functions_integer_arg(c, 4, &count))
-        return false;
-    for (int64_t i = 0; i < count; i++) {
+    size_t at = f->at;
+    for (size_t i = 0; i < f->count; i++) {
         struct functions_section fact;
         if (!functions_pairs_at(c, at, &fact) || fact.count == 0)
-            return false;
+            return 0;
         at = fact.after;
     }
-    d->count = (size_t)count;
-    return at == c->args;
+    return at;
 }
 
-struct mark {
-    int64_t number, epoch;
-};
-
-static struct mark mark_of(struct store_key *from, const struct sl_str *k)
+struct functions_mark functions_mark_of(struct store_key *from, const struct sl_str *k)
 {
-    struct mark m = {0, 0};
+    struct functions_mark m = {0, 0};
     struct sl_str s = SL_STR_NONE;
     const char *blank = store_hash_get(from, k, &s) ? memchr(s.ptr, ' ', s.len) : NULL;
     if (blank == NULL || !functions_integer(sl_str_n(s.ptr, (size_t)(blank - s.ptr)), &m.number) ||
         !functions_integer(sl_str_n(blank + 1, s.len - (size_t)(blank - s.ptr) - 1), &m.epoch))
-        return (struct mark){0, 0};
+        return (struct functions_mark){0, 0};
     return m;
 }
 
-static void write_mark(struct store_key *from, const struct sl_str *k, struct mark m)
+static void write_mark(struct store_key *from, const struct sl_str *k, struct functions_mark m)
 {
     char text[2 * SL_DIGITS_MAX + 1], *end = text + sizeof text;
     char *at = sl_digits_before(end, (uint64_t)m.epoch);
@@ -622,50 +608,56 @@ static void write_mark(struct store_key *from, const struct sl_str *k, struct ma
     store_hash_set(from, k, &value);
 }
 
-static void append_facts(const struct functions_call *c, const struct delivery *d, struct store_key *log,
-                         size_t skip)
+struct functions_mark functions_facts_append(struct functions_call *c, const struct functions_facts *f,
+                                             size_t skip, struct store_key *log, struct store_key *from,
+                                             const struct sl_str *k, struct functions_mark mark,
+                                             int64_t epoch)
 {
-    size_t at = 5;
-    for (size_t i = 0; i < d->count; i++) {
+    size_t at = f->at;
+    for (size_t i = 0; i < f->count; i++) {
         struct functions_section fact;
         if (!functions_pairs_at(c, at, &fact))
-            return; /* not after parse_delivery */
+            break; /* not after functions_facts_end */
         if (i >= skip)
             (void)store_stream_add(log, &c->arg[fact.at], fact.count);
         at = fact.after;
     }
+    if (skip < f->count) {
+        mark = (struct functions_mark){f->first + (int64_t)f->count - 1, epoch};
+        write_mark(from, k, mark);
+    }
+    if (f->trim_ms > 0 && mark.number % TRIM_EVERY < (int64_t)f->count)
+        store_stream_trim(log,
+                          (struct store_id){(uint64_t)larger(0, store_now_ms(c->store) - f->trim_ms), 0});
+    return mark;
 }
 
 static void run_deliver(struct functions_call *c)
 {
     static const enum store_type types[] = {STORE_STREAM, STORE_HASH};
-    struct delivery d = {0};
+    struct functions_facts f = {.at = 5};
     struct store_key *key[2];
+    int64_t epoch = 0, count = 0;
     size_t skip = 0;
-    if (!parse_delivery(c, &d)) {
+    if (!functions_integer_arg(c, 1, &epoch) || !functions_integer_arg(c, 2, &f.first) || f.first == 0 ||
+        !functions_integer_arg(c, 3, &f.trim_ms) || !functions_integer_arg(c, 4, &count) ||
+        (f.count = (size_t)count, functions_facts_end(c, &f) != c->args)) {
         functions_refuse(c, "BAD counts");
         return;
     }
     if (!open_all(c, types, key, 2))
         return;
-    struct mark mark = mark_of(key[1], &c->arg[0]);
-    bool is_fork = d.first <= mark.number && d.epoch > mark.epoch && d.count > 0;
-    if (d.first > mark.number + 1 && !sl_mutant("deliver-no-gap")) {
+    struct functions_mark mark = functions_mark_of(key[1], &c->arg[0]);
+    bool is_fork = f.first <= mark.number && epoch > mark.epoch && f.count > 0;
+    if (f.first > mark.number + 1 && !sl_mutant("deliver-no-gap")) {
         functions_refuse(c, "GAP %lld", (long long)mark.number);
         return;
     }
-    if (!is_fork && mark.number >= d.first && !sl_mutant("deliver-no-mark"))
-        skip = (size_t)(mark.number + 1 - d.first) < d.count ? (size_t)(mark.number + 1 - d.first) : d.count;
-    append_facts(c, &d, key[0], skip);
-    if (skip < d.count) {
-        mark = (struct mark){d.first + (int64_t)d.count - 1, d.epoch};
-        write_mark(key[1], &c->arg[0], mark);
-    }
+    if (!is_fork && mark.number >= f.first && !sl_mutant("deliver-no-mark"))
+        skip = (size_t)(mark.number + 1 - f.first) < f.count ? (size_t)(mark.number + 1 - f.first) : f.count;
+    mark = functions_facts_append(c, &f, skip, key[0], key[1], &c->arg[0], mark, epoch);
     if (is_fork)
         functions_hash_set_int(key[1], STORE_NAME(FORKS), functions_hash_int(key[1], STORE_NAME(FORKS)) + 1);
-    if (d.trim_ms > 0 && mark.number % TRIM_EVERY < (int64_t)d.count)
-        store_stream_trim(key[0],
-                          (struct store_id){(uint64_t)larger(0, store_now_ms(c->store) - d.trim_ms), 0});
     store_reply_int(c->store, mark.number);
 }
 

@@ -352,7 +352,7 @@ local function parse_sections(a)
         dead[i], at = {at, first, count}, after
     end
     local pushes_count = integer(a[at])
-    if not pushes_count or at + 2 * pushes_count ~= #a then return nil end
+    if not pushes_count or at + 2 * pushes_count > #a then return nil end
     return 10, states_count, history, history_count, out, out_count, numbers, numbers_count, timers, timers_count,
            relays, relays_count, dead, at + 1, pushes_count
 end
@@ -473,6 +473,62 @@ local function write_dead(a, letters, dead)
     end
 end
 
+-- A ninth section, which may be missing: first number, trim ms, count of facts, facts; for each two more keys. Returns a list of
+-- {first, trim ms, index of the first fact, facts}; nil when the counts do not add up.
+local function parse_deliveries(keys, a, at)
+    local deliveries = {}
+    if at == #a + 1 then return deliveries end
+    local count = integer(a[at])
+    if not count or 7 + 2 * count > #keys then return nil end
+    at = at + 1
+    for i = 1, count do
+        local first, trim_ms, facts = integer(a[at]), integer(a[at + 1]), integer(a[at + 2])
+        if not first or first == 0 or not trim_ms or not facts then return nil end
+        deliveries[i] = {first, trim_ms, at + 3, facts}
+        at = at + 3
+        for _ = 1, facts do
+            local f, strings, after = pairs_section(a, at)
+            if not f or strings == 0 then return nil end
+            at = after
+        end
+    end
+    return at == #a + 1 and deliveries or nil
+end
+
+local function mark_of(from, k)
+    local mark, epoch = match(call('HGET', from, k) or '0 0', '^(%d+) (%d+)$')
+    return number_of(mark or 0), number_of(epoch or 0)
+end
+
+-- Appends all facts but the first `skip`, moves the mark, trims. Returns the mark.
+local function append_facts(destination, from, k, a, at, count, first, skip, trim_ms, mark, epoch)
+    for i = 1, count do
+        local strings = integer(a[at])
+        if i > skip then
+            call('XADD', destination, '*', spread(a, at + 1, at + strings))
+            mark = first + i - 1
+        end
+        at = at + 1 + strings
+    end
+    if skip < count then call('HSET', from, k, digits(mark) .. ' ' .. epoch) end
+    if trim_ms > 0 and mark % TRIM_EVERY < count then
+        call('XTRIM', destination, 'MINID', digits(max(0, time_ms() - trim_ms)))
+    end
+    return mark
+end
+
+-- Anything but the next number is left to deliver_1, which knows what to do about it.
+local function write_deliveries(keys, a, deliveries, out)
+    for i, d in ipairs(deliveries) do
+        local destination, from, taken = keys[6 + 2 * i], keys[7 + 2 * i], 0
+        if d[4] > 0 and is_type(destination, 'stream') and is_type(from, 'hash') and mark_of(from, a[7]) + 1 == d[1] then
+            taken = append_facts(destination, from, a[7], a, d[3], d[4], d[1], 0, d[2], d[1] - 1, a[1])
+        end
+        out[2 + i] = taken
+    end
+    return out
+end
+
 local function commit(keys, a)
     local meta = keys[1]
     local m = call('HMGET', meta, 'epoch', 'run', 'offset', 'now')
@@ -487,7 +543,8 @@ local function commit(keys, a)
     if now < number_of(m[4] or '0') then return refuse('BAD now: it would run back') end
     local states, states_count, history, history_count, out, out_count, numbers, numbers_count, timers, timers_count,
           relays, relays_count, dead, pushes, pushes_count = parse_sections(a)
-    if not states then return refuse('BAD counts') end
+    local deliveries = states and parse_deliveries(keys, a, pushes + 2 * pushes_count)
+    if not deliveries then return refuse('BAD counts') end
     local tag, number_in, is_read = '{' .. a[7] .. '}', {}, {}
     local why = check_history(a, history, history_count, tag, number_in, is_read)
         or check_states(a, states, states_count, tag, is_read)
@@ -517,10 +574,11 @@ local function commit(keys, a)
     else
         call('HSET', meta, 'offset', a[4], 'now', a[5])
     end
+    local reply = write_deliveries(keys, a, deliveries, {'ok', out_id})
     for i = pushes, pushes + 2 * pushes_count - 1, 2 do
         call('PUBLISH', a[i], a[i + 1])
     end
-    return {'ok', out_id}
+    return reply
 end
 
 -- ---- deliver: the next number is appended, an earlier one dropped, a gap refused, a fork taken and counted ----
@@ -543,25 +601,12 @@ local function deliver(keys, a)
     local epoch, first, trim_ms = integer(a[2]), integer(a[3]), integer(a[4])
     local count = count_facts(a, 5)
     if not k or not epoch or not first or first == 0 or not trim_ms or not count then return refuse('BAD counts') end
-    local mark, mark_epoch = match(call('HGET', from, k) or '0 0', '^(%d+) (%d+)$')
-    mark, mark_epoch = number_of(mark), number_of(mark_epoch)
+    local mark, mark_epoch = mark_of(from, k)
     local skip, is_fork = 0, first <= mark and epoch > mark_epoch and count > 0
     if first > mark + 1 then return refuse('GAP ' .. digits(mark)) end -- @mutant deliver-no-gap
     if not is_fork then skip = min(count, max(0, mark + 1 - first)) end -- @mutant deliver-no-mark
-    local at = 6
-    for i = 1, count do
-        local strings = integer(a[at])
-        if i > skip then
-            call('XADD', destination, '*', spread(a, at + 1, at + strings))
-            mark = first + i - 1
-        end
-        at = at + 1 + strings
-    end
-    if skip < count then call('HSET', from, k, digits(mark) .. ' ' .. digits(epoch)) end
+    mark = append_facts(destination, from, k, a, 6, count, first, skip, trim_ms, mark, digits(epoch))
     if is_fork then call('HINCRBY', from, 'forks', 1) end
-    if trim_ms > 0 and mark % TRIM_EVERY < count then
-        call('XTRIM', destination, 'MINID', digits(max(0, time_ms() - trim_ms)))
-    end
     return mark
 end
 

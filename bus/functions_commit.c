@@ -8,7 +8,15 @@
 #define HEAD_ARGS 8 /* epoch, run, previous offset, new offset, now, lease, tag, history keep */
 #define CUT_SLACK 100
 
+#define FIXED_KEYS 7
+
 enum { STATES, HISTORY, OUT, NUMBERS, TIMERS, RELAY, DEAD, PUBLISHES, SECTIONS };
+
+/* Facts that are appended to their destination at once, when their number is the next one there. */
+struct delivery {
+    struct functions_facts facts;
+    int64_t mark; /* 0: not taken, deliver_1 has to */
+};
 
 struct commit {
     struct functions_section s[SECTIONS];
@@ -17,6 +25,8 @@ struct commit {
     char tag[128];
     size_t tag_len;
     bool is_long; /* a history has to be cut */
+    struct delivery *delivery;
+    size_t deliveries;
 };
 
 /* ---- where the sections lie ---- */
@@ -37,6 +47,27 @@ static bool parse_dead(const struct functions_call *c, struct functions_section 
     return true;
 }
 
+/* A ninth section, which may be missing: first number, trim ms, count of facts, facts; for each two more keys. */
+static bool parse_deliveries(const struct functions_call *c, struct commit *k, size_t at)
+{
+    int64_t count = 0, facts = 0;
+    if (!functions_integer_arg(c, at++, &count) || (size_t)count > (c->keys - FIXED_KEYS) / 2)
+        return false;
+    k->deliveries = (size_t)count;
+    k->delivery = store_take(c->store, (k->deliveries + 1) * sizeof *k->delivery);
+    for (size_t i = 0; i < k->deliveries; i++) {
+        struct functions_facts *f = &k->delivery[i].facts;
+        if (!functions_integer_arg(c, at, &f->first) || f->first == 0 ||
+            !functions_integer_arg(c, at + 1, &f->trim_ms) || !functions_integer_arg(c, at + 2, &facts))
+            return false;
+        f->count = (size_t)facts;
+        f->at = at + 3;
+        if ((at = functions_facts_end(c, f)) == 0)
+            return false;
+    }
+    return at == c->args;
+}
+
 static bool parse_sections(const struct functions_call *c, struct commit *k)
 {
     static const size_t width[] = {
@@ -52,10 +83,10 @@ static bool parse_sections(const struct functions_call *c, struct commit *k)
         return false;
     at = k->s[DEAD].after;
     int64_t pushes = 0;
-    if (!functions_integer_arg(c, at, &pushes) || at + 1 + 2 * (size_t)pushes != c->args)
+    if (!functions_integer_arg(c, at, &pushes) || at + 1 + 2 * (size_t)pushes > c->args)
         return false;
-    k->s[PUBLISHES] = (struct functions_section){at + 1, (size_t)pushes, c->args};
-    return true;
+    k->s[PUBLISHES] = (struct functions_section){at + 1, (size_t)pushes, at + 1 + 2 * (size_t)pushes};
+    return k->s[PUBLISHES].after == c->args || parse_deliveries(c, k, k->s[PUBLISHES].after);
 }
 
 /* ---- checks: nothing is written before the last of them ---- */
@@ -282,6 +313,23 @@ static void write_meta(struct functions_call *c, const struct commit *k)
         functions_hash_set_int(k->meta, STORE_NAME(UNTIL), store_now_ms(c->store) + k->lease);
 }
 
+/* Anything but the next number is left to deliver_1, which knows what to do about it. */
+static void write_deliveries(struct functions_call *c, const struct commit *k)
+{
+    int64_t epoch = 0;
+    for (size_t i = 0; i < k->deliveries && functions_integer(c->arg[0], &epoch); i++) {
+        struct delivery *d = &k->delivery[i];
+        const struct sl_str *key = &c->key[FIXED_KEYS + 2 * i];
+        struct store_key *log = functions_key(c, &key[0], STORE_STREAM),
+                         *from = functions_key(c, &key[1], STORE_HASH);
+        if (log == NULL || from == NULL || d->facts.count == 0)
+            continue;
+        struct functions_mark mark = functions_mark_of(from, &c->arg[6]);
+        if (mark.number + 1 == d->facts.first)
+            d->mark = functions_facts_append(c, &d->facts, 0, log, from, &c->arg[6], mark, epoch).number;
+    }
+}
+
 static void write_all(struct functions_call *c, struct commit *k)
 {
     char text[FUNCTIONS_ID_BYTES];
@@ -298,21 +346,24 @@ static void write_all(struct functions_call *c, struct commit *k)
     functions_relay_write(c, k->relay, &k->s[RELAY]);
     write_dead(c, k);
     write_meta(c, k);
+    write_deliveries(c, k);
     for (size_t i = 0; i < k->s[PUBLISHES].count; i++) {
         const struct sl_str *a = &c->arg[k->s[PUBLISHES].at + 2 * i];
         store_publish(c->store, &a[0], &a[1]);
     }
     if (k->s[PUBLISHES].count > 0)
-        store_leave_out(c->store, &c->arg[k->s[PUBLISHES].at - 1]);
-    store_reply_array(c->store, 2);
+        store_leave_out(c->store, &c->arg[k->s[PUBLISHES].at - 1], &c->arg[k->s[PUBLISHES].after]);
+    store_reply_array(c->store, 2 + k->deliveries);
     store_reply_text(c->store, SL_STR("ok"));
     store_reply_text(c->store, out_id);
+    for (size_t i = 0; i < k->deliveries; i++)
+        store_reply_int(c->store, k->delivery[i].mark);
 }
 
 void functions_commit(struct functions_call *c)
 {
     struct commit k = {.keep = 0};
-    if (c->keys < 7 || c->args < HEAD_ARGS + 1) {
+    if (c->keys < FIXED_KEYS || c->args < HEAD_ARGS + 1) {
         functions_refuse(c, "BAD counts");
         return;
     }

@@ -38,6 +38,23 @@ bool functions_is_owner(const struct functions_call *c, struct store_key *meta);
 int64_t functions_hash_int(struct store_key *hash, const struct sl_str *field); /* 0 when absent */
 void functions_hash_set_int(struct store_key *hash, const struct sl_str *field, int64_t value);
 
+/* Facts of one partition for one destination, numbered first, first + 1, ... */
+struct functions_facts {
+    int64_t first, trim_ms; /* trim_ms 0: the destination is not trimmed by time */
+    size_t at, count;       /* of the first fact: a count of strings, then the strings */
+};
+struct functions_mark { /* "<number> <epoch>": how far a destination has a partition's facts */
+    int64_t number, epoch;
+};
+/* Where they end; 0: the counts are no good. */
+size_t functions_facts_end(const struct functions_call *c, const struct functions_facts *f);
+struct functions_mark functions_mark_of(struct store_key *from, const struct sl_str *k);
+/* Appends all but the first `skip`, moves the mark, trims. Returns the mark. */
+struct functions_mark functions_facts_append(struct functions_call *c, const struct functions_facts *f,
+                                             size_t skip, struct store_key *log, struct store_key *from,
+                                             const struct sl_str *k, struct functions_mark mark,
+                                             int64_t epoch);
+
 void functions_commit(struct functions_call *c); /* functions_commit.c */
 
 #endif

@@ -199,10 +199,11 @@ void store_publish(struct store *s, const struct sl_str *channel, const struct s
         (void)s->data->published(s->data->owner, *channel, *payload);
 }
 
-void store_leave_out(struct store *s, const struct sl_str *at)
+void store_leave_out(struct store *s, const struct sl_str *from, const struct sl_str *to)
 {
     (void)s; /* nobody repeats a call here */
-    (void)at;
+    (void)from;
+    (void)to;
 }
 
 /* ---- replies ---- */

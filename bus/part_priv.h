@@ -30,6 +30,11 @@ void relay_batch_put(struct relay *r, struct relay_batch *b, uint64_t epoch, con
 void relay_batch_hold(
     struct relay_batch *b); /* something in it will not get out: its place is never passed */
 void relay_batch_end(struct relay *r, struct relay_batch *b);
+/* Nothing is queued or in flight for it, so the next fact may go along in the commit that causes it. */
+bool relay_is_clear(const struct relay *r, struct sl_str destination);
+/* It went along: count facts up to number are there. Before relay_add, which then leaves them out. */
+void relay_delivered(struct relay *r, struct sl_str destination, uint64_t number, size_t count);
+int64_t relay_trim_ms(struct sl_str destination); /* how long its entries are kept; 0: no limit in time */
 void relay_pump(struct relay *r);
 size_t relay_backlog(const struct relay *r);
 size_t relay_batches(const struct relay *r); /* entries of the fact log that are held */
@@ -55,6 +60,14 @@ struct queued {
     struct sl_str *items; /* the entry as it stands in the log; bytes follow in the same block */
     bool is_to_bury;      /* it goes to the dead letters unstepped, with a placeholder in the history */
     bool is_bare;         /* not even the placeholder can be written: only the record and the dead letter */
+};
+
+#define PART_DELIVERIES_MAX     8  /* destinations whose facts go along in one commit */
+#define PART_DELIVERY_FACTS_MAX 64 /* for one of them; the rest is relayed */
+struct part_delivery {
+    struct sl_str destination; /* the batch's */
+    uint64_t first;
+    size_t count;
 };
 
 struct part {
@@ -94,6 +107,9 @@ struct part {
     unsigned commit_attempts;
     struct bus_args commit_args, args;
     struct sl_buf encoded, batch_record;
+
+    struct part_delivery delivery[PART_DELIVERIES_MAX]; /* of the commit in flight */
+    size_t deliveries;
 
     struct relay *relay;
     char reload_from[48];

@@ -301,6 +301,25 @@ void relay_add(struct relay *r, struct sl_str out_id, uint64_t epoch, const stru
     relay_batch_end(r, b);
 }
 
+bool relay_is_clear(const struct relay *r, struct sl_str destination)
+{
+    const struct relay_lane *lane = sl_map_get(r->lanes, destination);
+    return lane == NULL || lane->first == NULL;
+}
+
+void relay_delivered(struct relay *r, struct sl_str destination, uint64_t number, size_t count)
+{
+    struct relay_lane *lane = lane_of(r, destination);
+    lane->mark = number;
+    lane->is_dirty = true;
+    SL_COUNT("sluice_facts_delivered_total", "", "facts handed to other logs, repeats included", count);
+}
+
+int64_t relay_trim_ms(struct sl_str destination)
+{
+    return sl_str_starts(destination, "bot:") ? BOT_TASK_KEEP_MS : 0;
+}
+
 /* ---- delivering ---- */
 
 /* Only what was sent: after lost data the destination's mark may lie beyond facts that are still to be sent, under a
@@ -399,7 +418,7 @@ static size_t lane_build(struct relay_lane *lane, struct bus_args *a)
     bus_args_c(a, r->host.tag);
     bus_args_int(a, (int64_t)lane->first->epoch);
     bus_args_int(a, (int64_t)lane->first->number);
-    bus_args_int(a, sl_str_starts(destination, "bot:") ? BOT_TASK_KEEP_MS : 0);
+    bus_args_int(a, relay_trim_ms(destination));
     size_t at = bus_args_mark(a), count = 0;
     for (struct relay_fact *f = lane->first; f != NULL && count < DELIVER_FACTS_MAX; f = f->next) {
         if (f->epoch != lane->first->epoch)

@@ -83,8 +83,8 @@ void store_zset_del(struct store_key *zset, const struct sl_str *member);
 bool store_zset_first(struct store_key *zset, struct sl_str *member, double *score); /* of the lowest score */
 
 void store_publish(struct store *s, const struct sl_str *channel, const struct sl_str *payload);
-/* The arguments from `at` to the end only concern who listens now: whoever repeats this call later reads one "0" there. */
-void store_leave_out(struct store *s, const struct sl_str *at);
+/* The count at `from` and what it counts, up to `to`, only concern who listens now: whoever repeats this call reads "0". */
+void store_leave_out(struct store *s, const struct sl_str *from, const struct sl_str *to);
 
 /* Replies, in the order in which they are read; an array is followed by its members. One reply a call. */
 void store_reply_error(struct store *s, const char *words);

@@ -48,8 +48,8 @@ struct store {
     int64_t clock_ms;
     struct given_id *first_id, *last_id; /* of entries that were appended */
     size_t ids;
-    size_t next_id, ids_end;       /* of a repeat: arguments that hold the ids still to be given */
-    const struct sl_str *left_out; /* a repeat's arguments end here, with a "0" */
+    size_t next_id, ids_end; /* of a repeat: arguments that hold the ids still to be given */
+    const struct sl_str *left_out, *left_out_to; /* a repeat reads "0" for these arguments */
 };
 
 static RedisModuleString *names[STORE_NAME_COUNT]; /* made when the module is loaded */
@@ -390,9 +390,10 @@ void store_publish(struct store *s, const struct sl_str *channel, const struct s
         (void)RedisModule_PublishMessage(s->ctx, string_of(s, channel), string_of(s, payload));
 }
 
-void store_leave_out(struct store *s, const struct sl_str *at)
+void store_leave_out(struct store *s, const struct sl_str *from, const struct sl_str *to)
 {
-    s->left_out = at;
+    s->left_out = from;
+    s->left_out_to = to;
 }
 
 /* ---- replies ---- */
@@ -468,7 +469,8 @@ static void store_end(struct store *s)
 /* numkeys, keys, operation, clock, count of ids, ids, arguments (those that only listeners want left out). */
 static void repeat_elsewhere(struct store *s, const char *operation, size_t keys)
 {
-    size_t end = s->left_out != NULL ? (size_t)(s->left_out - s->str) : s->argc, n = 0;
+    size_t from = s->left_out != NULL ? (size_t)(s->left_out - s->str) : s->argc, n = 0,
+           to = s->left_out != NULL ? (size_t)(s->left_out_to - s->str) : s->argc;
     RedisModuleString **v = pool(s, (s->argc + s->ids + APPLY_HEAD + 1) * sizeof(RedisModuleString *));
     for (size_t i = 1; i < 2 + keys; i++)
         v[n++] = s->argv[i];
@@ -478,10 +480,12 @@ static void repeat_elsewhere(struct store *s, const char *operation, size_t keys
     for (const struct given_id *g = s->first_id; g != NULL; g = g->next)
         v[n++] = keep(s, RedisModule_CreateStringPrintf(NULL, "%llu-%llu", (unsigned long long)g->id.ms,
                                                         (unsigned long long)g->id.seq));
-    for (size_t i = 2 + keys; i < end; i++)
+    for (size_t i = 2 + keys; i < from; i++)
         v[n++] = s->argv[i];
-    if (s->left_out != NULL)
+    if (from < to)
         v[n++] = keep(s, RedisModule_CreateStringFromLongLong(NULL, 0));
+    for (size_t i = to; i < s->argc; i++)
+        v[n++] = s->argv[i];
     (void)RedisModule_Replicate(s->ctx, "sluice.apply_1", "v", v, n);
 }
 

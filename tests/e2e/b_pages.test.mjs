@@ -109,6 +109,7 @@ for (const [width, locale, name] of [[360, 'zh-CN', 'anna'], [1280, 'en-US', 'be
     await agent.waitForSelector('#list li.note:not(.waiting):has-text("a secret among agents")');
     await say(visitor, '<b>谢谢</b>');
     await agent.waitForSelector('#list li.visitor:has-text("<b>谢谢</b>")');
+    await visitor.waitForSelector('#list li.visitor[data-n]:has-text("<b>谢谢</b>")'); // confirmed: she has its number, too
     for (const p of [visitor, agent]) assert.deepEqual([await isNarrow(p), await nameless(p), await inOrder(p)], [true, [], true]);
     await visitor.reload();
     await visitor.waitForSelector('#list li.visitor:has-text("谢谢")');
