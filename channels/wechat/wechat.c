@@ -215,6 +215,17 @@ static enum wechat_product product_of(const struct chan *ch)
                                                             : WECHAT_KF;
 }
 
+static void open_gauges(struct wechat *wc)
+{
+    char labels[MSG_ID_MAX_BYTES + 16];
+    (void)snprintf(labels, sizeof labels, "inbox=\"%s\"", chan_inbox(wc->ch));
+    wc->jobs_gauge = sl_gauge("sluice_wechat_sends", labels, "Sends of an inbox that are not settled");
+    wc->calls_gauge =
+        sl_gauge("sluice_wechat_callbacks", labels, "Callbacks of an inbox that are not answered");
+    sl_gauge_max(wc->jobs_gauge, WECHAT_JOBS_MAX);
+    sl_gauge_max(wc->calls_gauge, WECHAT_CALLS_MAX);
+}
+
 static sl_err wechat_open(struct chan *ch, const struct sl_config *cfg, struct sl_fail *why)
 {
     struct wechat *wc = wechat_of(ch);
@@ -234,6 +245,7 @@ static sl_err wechat_open(struct chan *ch, const struct sl_config *cfg, struct s
     sl_timer_init(&wc->drain, chan_loop(ch), on_drain_deadline, wc);
     wechat_token_init(wc);
     wechat_kf_open(wc);
+    open_gauges(wc);
     return SL_OK;
 }
 

@@ -134,7 +134,7 @@ struct wechat_call *wechat_call_new(struct wechat *wc)
     if (c->next != NULL)
         c->next->prev = &c->next;
     wc->calls = c;
-    wc->call_count++;
+    sl_gauge_set(wc->calls_gauge, (int64_t)++wc->call_count);
     sl_buf_init(&c->plain, WECHAT_XML_MAX_BYTES);
     c->ticket.owner = c;
     return c;
@@ -145,7 +145,7 @@ void wechat_call_free(struct wechat_call *c)
     *c->prev = c->next;
     if (c->next != NULL)
         c->next->prev = c->prev;
-    c->wc->call_count--;
+    sl_gauge_set(c->wc->calls_gauge, (int64_t)--c->wc->call_count);
     if (c->timer.loop != NULL)
         sl_timer_stop(&c->timer);
     sl_buf_fini(&c->plain);

@@ -152,6 +152,7 @@ struct wechat {
     uint64_t last_call;
     struct wechat_fetch *fetches;
     struct wechat_kf *kf;
+    struct sl_metric *jobs_gauge, *calls_gauge;
 };
 
 struct wechat *wechat_of(struct chan *ch);

@@ -24,7 +24,7 @@ static void job_free(struct wechat_job *j)
     *j->prev = j->next;
     if (j->next != NULL)
         j->next->prev = j->prev;
-    j->wc->job_count--;
+    sl_gauge_set(j->wc->jobs_gauge, (int64_t)--j->wc->job_count);
     sl_timer_stop(&j->timer);
     wechat_token_leave(j->wc, &j->waiter);
     sl_buf_fini(&j->bytes);
@@ -475,7 +475,7 @@ sl_err wechat_send(struct chan *ch, const struct chan_send *s, struct chan_job *
     if (j->next != NULL)
         j->next->prev = &j->next;
     wc->jobs = j;
-    wc->job_count++;
+    sl_gauge_set(wc->jobs_gauge, (int64_t)++wc->job_count);
     size_t size = s->m->text.len + s->m->data.len + s->address.len + s->key.len + 16;
     sl_buf_init(&j->bytes, 0);
     sl_buf_init(&j->answer, 0);

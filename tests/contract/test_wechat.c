@@ -721,6 +721,31 @@ static void test_work_bodies_and_invalid_users(void **state)
     platform_close();
 }
 
+static void test_typing_is_shown_with_a_token_at_hand(void **state)
+{
+    struct chan_job job;
+    struct chan_limits limits;
+    (void)state;
+    platform_open();
+    struct box *b = box_open("wechat", OA), *passive = box_open("wechat", OA ", passive: true");
+    chan_typing(b->ch, SL_STR("oA"), true);
+    pass(100);
+    assert_int_equal(api.others + api.tokens, 0); /* not worth a token */
+    assert_int_equal(send_text(b, &job, "hi"), SL_OK);
+    pass(100);
+    chan_typing(b->ch, SL_STR("oA"), true);
+    chan_typing(passive->ch, SL_STR("oA"), true);
+    pass(100);
+    assert_int_equal(api.others, 1);
+    assert_string_equal(api.other_body, "{\"touser\":\"oA\",\"command\":\"Typing\"}");
+    chan_limits(passive->ch, &limits);
+    assert_int_equal(limits.kinds, 1u << MSG_CARD | 1u << MSG_LINK);
+    assert_int_equal(limits.options_max, 0);
+    box_close(b);
+    box_close(passive);
+    platform_close();
+}
+
 /* ---- passive answers ---- */
 
 static void open_answer(const struct request *r, struct wechat_xml *x)
@@ -989,6 +1014,7 @@ int main(void)
         cmocka_unit_test(test_answers_become_outcomes),
         cmocka_unit_test(test_media_go_up_or_become_a_link),
         cmocka_unit_test(test_work_bodies_and_invalid_users),
+        cmocka_unit_test(test_typing_is_shown_with_a_token_at_hand),
         cmocka_unit_test(test_passive_answer_crosses_gateways),
         cmocka_unit_test(test_passive_retry_attaches_and_the_last_one_ends_quietly),
         cmocka_unit_test(test_passive_answer_without_a_callback_is_withdrawn),

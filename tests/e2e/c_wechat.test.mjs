@@ -184,6 +184,49 @@ test('pictures both ways, an agent, and a rating by menu', async t => {
   await s.stop();
 });
 
+const states = (entries, n) => entries.filter(e => e.m.data?.code === 'delivery' && (n === undefined || e.m.data.of === n)).map(e => e.m.data.state);
+
+test('an answer that is lost: never twice where nothing tells repeats apart, again under the same key where it does', async t => {
+  const { s, fake } = await world(t);
+  fake.set({ drop_after: { next: 1 } });
+  await fake.customer({ from: 'oLost', text: '你好' });
+  await until(async () => `the outcome: ${JSON.stringify(states(await history(s, 'oa', 'oLost')))}`, async () => states(await history(s, 'oa', 'oLost')).includes('unknown'), 30000);
+  fake.set({ drop_after: { next: 1 } });
+  await fake.customer({ product: 'kf', from: 'wmLost', text: '你好' });
+  await until('the outcome', async () => states(await history(s, 'kefu', 'wmLost')).includes('sent'), 30000);
+  const kf = fake.journal.filter(l => l.op === 'send' && l.to === 'wmLost');
+  assert.ok(kf.length >= 2 && kf.every(l => l.key === kf[0].key), JSON.stringify(kf));
+  assert.equal(fake.phone('wmLost').filter(e => e.by === 'service').length, 1);
+  await sleep(2000);
+  assert.equal(sends(fake, 'oLost').length, 1);
+  assert.equal(states(await history(s, 'oa', 'oLost')).includes('sent'), false);
+  await s.stop();
+});
+
+test('a template message is delivered or blocked as its receipt says; a closed window is told in plain words', async t => {
+  const { s, fake } = await world(t);
+  const agent = await s.agent('anna');
+  await agent.connect();
+  await fake.customer({ from: 'oTpl', text: '人工' });
+  const offer = await agent.entry(d => d.t === 'offered'), topic = `conv:${offer.c}`;
+  const { snap } = await agent.sub(topic);
+  await agent.cmd('conv.accept', { ticket: offer.tk }, { topic }).res;
+  const template = n => ({ kind: 'text', text: `order ${n}`, data: { template: { template_id: 'TM1', data: { number: { value: String(n) } } } }, control: snap.state.epoch });
+  await agent.cmd('message.send', template(1), { topic }).res;
+  const outcome = async (text, state) => {
+    const said = await until(`"${text}" in the history`, async () => (await history(s, 'oa', 'oTpl')).find(e => e.m.text === text));
+    return agent.entry(d => d.m?.data?.code === 'delivery' && d.m.data.of === said.n && d.m.data.state === state, 20000, topic);
+  };
+  await outcome('order 1', 'delivered');
+  fake.set({ receipt_fail: { next: 1 } });
+  await agent.cmd('message.send', template(2), { topic }).res;
+  assert.match(JSON.stringify((await outcome('order 2', 'failed')).m.data.why), /屏蔽/);
+  fake.actions.expire_windows();
+  await agent.say('are you there?', { topic }).res;
+  assert.match(JSON.stringify((await outcome('are you there?', 'failed')).m.data.why), /48/);
+  await s.stop();
+});
+
 test('a picture that cannot be had keeps no message back', async t => {
   const { s, fake } = await world(t);
   await push(s, '/wechat/oa', sealed(OA, `<xml><ToUserName>gh_demo00000000</ToUserName><FromUserName>oGone</FromUserName><CreateTime>${now()}</CreateTime>`

@@ -48,6 +48,9 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
         check_in(&x, WECHAT_KF);
     }
     wechat_xml_fini(&x);
+    if (wechat_xml_from_json(&x, input, NULL) == SL_OK)
+        check_in(&x, WECHAT_WECOM);
+    wechat_xml_fini(&x);
     check_cdata(input);
     return 0;
 }
