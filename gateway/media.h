@@ -6,7 +6,7 @@
  * Bounds   one attachment: max_bytes; all together: total_bytes (counted at start and each hour; beyond it SL_ETOOBIG); what is
  *          older than keep_ms goes. Jobs at once: GW_MEDIA_JOBS_MAX, gauge sluice_media_jobs.
  * Links    /media/<id>/<name>?exp=<unix s>&sig=<HMAC-SHA256>: whoever has one may read until it expires.
- * Source   docs/adr/0009-media.md
+ * Source   docs/attachments.md
  */
 #ifndef GATEWAY_MEDIA_H
 #define GATEWAY_MEDIA_H

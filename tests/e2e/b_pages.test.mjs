@@ -5,20 +5,27 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
 import { chromium } from 'playwright-core';
-import { startSluice, until, sleep, freePort, PASSWORD } from './lib/sluice.mjs';
+import { startSluice, until, sleep, freePort, PASSWORD, API_TOKEN } from './lib/sluice.mjs';
 
 const BROWSER = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(p => fs.existsSync(p));
 const skip = BROWSER ? false : 'no chromium here: deploy/install brings it';
 const options = { skip, timeout: 90000 };
-let s, browser;
+let s, browser, mediaDir;
 before(async () => {
   if (skip) return;
   const agent = { queues: ['default'], capacity: 5 };
-  s = await startSluice({ config: { agents: { anna: agent, ben: agent }, rules: { queues: ['default', 'billing'], place_ms: 300 } } });
+  mediaDir = fs.mkdtempSync(path.join(os.tmpdir(), 'sluice-pages-'));
+  s = await startSluice({ config: { media: { dir: mediaDir }, agents: { anna: agent, ben: agent }, rules: { queues: ['default', 'billing'], place_ms: 300 } } });
   browser = await chromium.launch({ executablePath: BROWSER, args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking'] });
 });
-after(async () => { await browser?.close(); await s?.stop(); });
+after(async () => {
+  await browser?.close();
+  await s?.stop();
+  if (mediaDir) fs.rmSync(mediaDir, { recursive: true });
+});
 
 afterEach(async () => { for (const c of contexts.splice(0)) await c.close(); });
 
@@ -313,5 +320,28 @@ test('logging in: refused in words, with a link that works once, and out', optio
   await agent.waitForSelector('#login:not([hidden])');
   await agent.reload();
   assert.equal(await agent.isVisible('#login'), true);
+  finish();
+});
+
+test('an image that was uploaded is shown to the visitor and to the agent', options, async () => {
+  const png = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==', 'base64');
+  const authorization = `Bearer ${API_TOKEN}`;
+  const agent = await login('anna'), visitor = await page('/');
+  await say(visitor, '你好');
+  await talk(visitor, agent);
+  const { me } = JSON.parse(visitor.told.find(x => x.includes('"welcome"')));
+  const uploaded = await fetch(s.url() + '/media?name=' + encodeURIComponent('收据.png'), { method: 'POST', body: png, headers: { authorization } });
+  const { url, ...attachment } = await uploaded.json();
+  const sent = await fetch(s.url() + '/v1/messages', {
+    method: 'POST',
+    headers: { authorization, 'content-type': 'application/json' },
+    body: JSON.stringify({ inbox: 'web', address: me.address, id: 'image-1', kind: 'image', data: { attachments: [attachment] } }),
+  });
+  assert.equal(sent.status, 202);
+  for (const p of [visitor, agent]) {
+    const image = await p.waitForSelector('.media img');
+    assert.equal(await image.getAttribute('alt'), '收据.png');
+    await p.waitForFunction(() => document.querySelector('.media img').naturalWidth === 1);
+  }
   finish();
 });
