@@ -107,7 +107,7 @@ static void test_answers_are_read_back(void **state)
                               .url = SL_STR("u"),
                               .account = SL_STR("k@x")};
     static const struct {
-        int type;
+        unsigned type;
         const char *name, *path, *value;
     } table[] = {
         {WECHAT_ANSWER_TEXT, "text", "Content", "a ]]> b ]]]]>> \xef\xbf\xbd <x>"},
