@@ -52,7 +52,7 @@ const struct sl_key gw_keys[] = {
     {"media.fetch_alt_ports", SL_CFG_BOOL, "false", 0, 0, false, "download from ports 8080 and 8443, too"},
     {"media.ca_file", SL_CFG_STR, "", 0, 0, false,
      "certificates that downloads and S3 trust, PEM; empty: the system's"},
-    {"inboxes.*.channel", SL_CFG_STR, NULL, 0, 0, false, "which adapter: webchat or loopback"},
+    {"inboxes.*.channel", SL_CFG_STR, NULL, 0, 0, false, "which adapter: webchat, wechat, wecom, wechat_kf, ... (channels/README.md)"},
     {"inboxes.*.tenant", SL_CFG_STR, NULL, 0, 0, false, "whose it is"},
     {"inboxes.*.rate", SL_CFG_INT, "5", 0, 100000, true,
      "messages a second of one visitor's session, 0: no limit"},

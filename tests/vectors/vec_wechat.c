@@ -122,7 +122,8 @@ static const char *check_message(struct sl_str text)
         return "its XML is not read";
     }
     sl_err err = wechat_in_read(&in, WECHAT_OA, &x, &why);
-    bool is_typed = in.what != WECHAT_IN_NOTHING;
+    bool is_typed =
+        in.what != WECHAT_IN_NOTHING || in.event.len > 0; /* some events are of no use to a conversation */
     wechat_in_fini(&in);
     wechat_xml_fini(&x);
     return err != SL_OK ? "its message is not read" : is_typed ? NULL : "its message is of no known type";
