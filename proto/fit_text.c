@@ -158,6 +158,10 @@ size_t fit_cut(struct sl_str text, size_t max, bool is_chars, size_t *next)
     struct scan s = {.text = text};
     size_t units = 0;
     sl_assert(max >= FIT_TEXT_MIN);
+    if (text.len <= max) { /* no more characters than bytes: all of it, as nearly every message */
+        *next = text.len;
+        return text.len;
+    }
     while (s.at < text.len) {
         read_next(&s);
         if (s.at > 0)

@@ -1,5 +1,5 @@
 // tests/bench/smpp.mjs - submit_sm from the stream against Kannel with its spool store, the same message centre for both, interleaved rounds.
-// Options: --rounds 3 --messages 40000 --customers 1000 --aof always,everysec
+// Options: --rounds 3 --messages 10000 --customers 1000 --aof always,everysec --window 100 (of ours; Kannel's is 100) --peer none
 // Ours: N SEND facts stand in in:{send:sms}; a gateway takes them over, commits, submits, settles. Its processor time is that of the gateway and of
 // Redis, the appending of the facts included. Kannel's: N requests to smsbox' sendsms by wrk; bearerbox and smsbox count, wrk does not.
 // Needs: build/release, gcc; the Debian packages kannel and wrk (without them: said, and only our own figures are shown).
@@ -13,7 +13,8 @@ import { fileURLToPath } from 'node:url';
 const here = path.dirname(fileURLToPath(import.meta.url));
 const root = path.resolve(here, '../..');
 const option = (name, fallback) => { const i = process.argv.indexOf('--' + name); return i < 0 ? fallback : process.argv[i + 1]; };
-const rounds = +option('rounds', 3), messages = +option('messages', 40000), customers = +option('customers', 1000);
+const rounds = +option('rounds', 3), messages = +option('messages', 10000), customers = +option('customers', 1000);
+const window = +option('window', 100), only = option('peer', '');
 const aofs = option('aof', 'always,everysec').split(',');
 const sluice = process.env.SLUICE_BIN || path.join(root, 'build/release/cli/sluice');
 const module = path.join(root, 'build/release/bus/module/sluice_redis.so');
@@ -106,7 +107,7 @@ async function append(store, count) {
 }
 async function ours(aof) {
   const store = await redis(aof), smsc = await sink(), port = await freePort(), file = path.join(dir, 'sluice.yaml');
-  writeFileSync(file, readFileSync(path.join(here, 'smpp.yaml'), 'utf8').replaceAll('@SOCKET@', store.socket).replaceAll('@PORT@', port).replaceAll('@SMSC@', smsc.port));
+  writeFileSync(file, readFileSync(path.join(here, 'smpp.yaml'), 'utf8').replaceAll('@SOCKET@', store.socket).replaceAll('@PORT@', port).replaceAll('@SMSC@', smsc.port).replaceAll('@WINDOW@', window));
   const setup = start('sluice gateway', sluice, ['gateway', '--config', file]); // makes the store, then goes
   await untilOpen(port, 'sluice gateway', setup);
   await sleep(1500);
@@ -174,7 +175,7 @@ async function main() {
   if (missing.length > 0) console.log(`smpp: Kannel is left out, there is no ${missing.join(', ')} (packages kannel, wrk): our own figures only`);
   const rows = { kannel: [], ...Object.fromEntries(aofs.map((a) => [a, []])) };
   for (let round = 1; round <= rounds; round++) {
-    const turns = [...aofs, ...(missing.length > 0 ? [] : ['kannel'])];
+    const turns = [...aofs, ...(missing.length > 0 || only === 'none' ? [] : ['kannel'])];
     if (round % 2 === 0) turns.reverse();
     for (const turn of turns) {
       const r = await (turn === 'kannel' ? kannel() : ours(turn));
