@@ -266,6 +266,8 @@ sl_err gw_fetch(struct gw_fetcher *f, const struct chan_fetch *what, chan_media_
     sl_err err = gw_url_read(sl_str_c(what->url), &rule, &url, &why);
     if (err == SL_EDENIED)
         SL_COUNT("sluice_fetch_refused_total", "", "Downloads refused because of where they led", 1);
+    if (err == SL_OK && !gw_media_has_store(f->cfg.media))
+        err = SL_EREFUSED; /* before anything is downloaded for nothing */
     if (err == SL_OK && (f->is_closing || f->count >= GW_FETCH_CALLS_MAX))
         err = SL_EAGAIN;
     if (err != SL_OK)

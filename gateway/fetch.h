@@ -30,7 +30,7 @@ struct gw_fetcher_config {
 };
 struct gw_fetcher *gw_fetcher_open(const struct gw_fetcher_config *cfg);
 void gw_fetcher_close(struct gw_fetcher **f); /* what is under way settles with SL_ECLOSED on a later turn */
-/* SL_OK: fn follows once, never before return. EINVAL, EDENIED: the URL; EAGAIN: too many. In fn also ENOTFOUND (404, 410),
+/* SL_OK: fn follows once, never before return. EINVAL, EDENIED: the URL; EAGAIN: too many; EREFUSED: no media store. In fn also ENOTFOUND (404, 410),
  * ETOOBIG, ETIMEOUT, EUPSTREAM. */
 sl_err gw_fetch(struct gw_fetcher *f, const struct chan_fetch *what, chan_media_fn fn,
                 void *arg) SL_MUST_CHECK;

@@ -90,6 +90,11 @@ size_t gw_media_jobs(const struct gw_media *m)
     return m->jobs + m->waiting;
 }
 
+bool gw_media_has_store(const struct gw_media *m)
+{
+    return m != NULL && (m->dir[0] != '\0' || m->s3 != NULL);
+}
+
 int64_t gw_media_max_bytes(const struct gw_media *m)
 {
     return m->cfg.max_bytes;
@@ -263,7 +268,7 @@ static void on_sweep_due(void *arg)
 
 static sl_err may_begin(const struct gw_media *m)
 {
-    if (m == NULL || (m->dir[0] == '\0' && m->s3 == NULL))
+    if (!gw_media_has_store(m))
         return SL_EREFUSED;
     return m->is_closing || m->waiting >= QUEUE_MAX ? SL_EAGAIN : SL_OK;
 }

@@ -30,6 +30,7 @@ struct gw_media *gw_media_open(const struct gw_media_config *cfg, struct sl_fail
 void gw_media_stop(struct gw_media *m);   /* nothing begins any more; what is under way settles */
 void gw_media_close(struct gw_media **m); /* only when gw_media_jobs() is 0 */
 size_t gw_media_jobs(const struct gw_media *m);
+bool gw_media_has_store(const struct gw_media *m); /* else everything is SL_EREFUSED */
 int64_t gw_media_max_bytes(const struct gw_media *m);
 
 sl_err gw_media_put(struct gw_media *m, struct sl_str bytes, struct sl_str type, struct sl_str name,

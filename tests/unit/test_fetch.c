@@ -322,6 +322,22 @@ static void test_redirects_are_followed_and_judged_each_time(void **state)
     assert_int_equal(w->requests, before + sizeof away / sizeof away[0]);
 }
 
+static void test_without_a_store_nothing_is_downloaded(void **state)
+{
+    struct world *w = *state;
+    struct sl_fail why;
+    struct gw_media_config none = {
+        .loop = w->loop, .dir = "", .public_url = "", .secret = "", .max_bytes = 1};
+    struct gw_fetcher_config fetch_none = {.loop = w->loop, .media = gw_media_open(&none, &why)};
+    struct gw_media *media = fetch_none.media;
+    struct gw_fetcher *f = gw_fetcher_open(&fetch_none);
+    struct chan_fetch what = {.url = url(w, "127.0.0.1", "/png"), .is_trusted_host = true};
+    assert_int_equal(gw_fetch(f, &what, on_fetched, w), SL_EREFUSED);
+    assert_int_equal(w->requests, 0);
+    gw_fetcher_close(&f);
+    gw_media_close(&media);
+}
+
 static void test_closing_settles_what_is_under_way(void **state)
 {
     struct world *w = *state;
@@ -356,6 +372,7 @@ int main(void)
         CASE(test_a_private_address_is_refused_before_anything_leaves),
         CASE(test_a_name_that_leads_to_us_is_refused_at_the_connection),
         CASE(test_redirects_are_followed_and_judged_each_time),
+        CASE(test_without_a_store_nothing_is_downloaded),
         CASE(test_closing_settles_what_is_under_way),
         CASE(test_too_many_at_once_are_busy),
     };
