@@ -106,8 +106,12 @@ static void test_b64_both_ways(void **state)
     /* RFC 4648 10, and the two characters in which it differs from base64url */
     static const struct {
         const char *plain, *coded;
-    } row[] = {{"", ""},        {"f", "Zg=="},          {"fo", "Zm8="},
-               {"foo", "Zm9v"}, {"foobar", "Zm9vYmFy"}, {"\xfb\xff", "+/8="}};
+    } row[] = {{"", ""},
+               {"f", "Zg=="},
+               {"foo", "Zm9v"},
+               {"foob", "Zm9vYg=="},
+               {"foobar", "Zm9vYmFy"},
+               {"\xfb\xff", "+/8="}};
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
         struct sl_buf b;
         sl_buf_init(&b, 0);

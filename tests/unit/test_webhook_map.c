@@ -220,8 +220,8 @@ static void test_scheme_is_read_strictly(void **state)
     assert_non_null(s);
     assert_false(s->can_send);
     webhook_scheme_free(&s);
-    expect_refused("signature: {in: header, nam: x-s}\n" GOOD_EVENT, "nam");
-    expect_refused("signature: {in: header, nam: x-s}\n" GOOD_EVENT, ":1:25");
+    expect_refused("signature: {in: header, nome: x-s}\n" GOOD_EVENT, "nome");
+    expect_refused("signature: {in: header, nome: x-s}\n" GOOD_EVENT, ":1:25");
     expect_refused(GOOD_EVENT, "secret_path");
     expect_refused("signature: {in: header}\n" GOOD_EVENT, "signature.name");
     expect_refused("signature: {in: header, name: x, digest: md5}\n" GOOD_EVENT, "md5");
