@@ -1,6 +1,7 @@
 /* channels/sms/sms_http.c - the adapter: keys, numbers, Twilio's signature, and the ledger of those who opted out. */
 #include "channels/sms/sms_http.h"
 
+#include "base/crypto.h"
 #include "channels/sms/sms_http_priv.h"
 #include "channels/sms/sms_optout.h"
 #include "channels/sms/sms_sign.h"
@@ -223,6 +224,22 @@ static void sms_closed(void *owner)
     sms_free_keys(s);
 }
 
+/* What Twilio's media want to see. */
+static char *basic_of(const struct sms_http *s)
+{
+    struct sl_buf plain, coded;
+    sl_buf_init(&plain, 0);
+    sl_buf_init(&coded, 0);
+    sl_buf_printf(&plain, "%s:%s", s->account,
+                  s->engine.access_token[0] != '\0' ? s->engine.access_token : s->engine.secrets[0]);
+    sl_b64(&coded, sl_buf_view(&plain));
+    char *basic = sl_str_dup(sl_buf_view(&coded));
+    explicit_bzero(plain.ptr, plain.len);
+    sl_buf_fini(&plain);
+    sl_buf_fini(&coded);
+    return basic;
+}
+
 static sl_err sms_open(struct chan *ch, const struct sl_config *cfg, struct sl_fail *why)
 {
     struct sms_http *s = sms_of(ch);
@@ -244,6 +261,8 @@ static sl_err sms_open(struct chan *ch, const struct sl_config *cfg, struct sl_f
     }
     if (err != SL_OK)
         sms_free_keys(s);
+    else
+        s->engine.basic = basic_of(s);
     return err;
 }
 

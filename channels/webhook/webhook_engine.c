@@ -280,6 +280,7 @@ void webhook_engine_fini(struct webhook_engine *e)
             explicit_bzero(all[i], strlen(all[i]));
         free(all[i]);
     }
+    free(e->basic);
     free(e->api);
     free(e->public_url);
     free(e->ca_file);

@@ -77,6 +77,7 @@ struct webhook_engine {
     struct sl_timer token_timer;
     char *secrets[WEBHOOK_SECRETS_MAX], *encrypt_key, *verify_token, *access_token, *app_secret;
     char *api, *public_url, *ca_file;
+    char *basic; /* base64 of user:password, when the owner has one; NULL: none */
     char **vars, **allow;
     size_t var_count, allow_count;
     struct sl_buf token; /* got by a call */

@@ -92,6 +92,7 @@ bool webhook_lookup(void *arg, struct sl_str name, struct sl_buf *out)
                {"verify_token", sl_str_c(e->verify_token)},
                {"app_secret", sl_str_c(e->app_secret)},
                {"public_url", sl_str_c(e->public_url)},
+               {"basic", sl_str_c(e->basic != NULL ? e->basic : "")},
                {"inbox", sl_str_c(chan_inbox(e->ch))}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (!sl_str_eq_c(name, all[i].name))
