@@ -38,6 +38,7 @@ extern const struct state_kind gw_lane_kind, gw_line_kind, gw_send_kind, gw_pid_
 enum gw_lane_policy { LANE_AT_MOST_ONCE, LANE_AT_LEAST_ONCE, LANE_IDEMPOTENT, LANE_QUERYABLE };
 enum gw_lane_breaker { LANE_CLOSED, LANE_OPEN, LANE_PROBING };
 
+/* clang-format off */ /* tables */
 #define LANE_INTS(X)                                                                                         \
     X(policy)                                                                                                \
     X(rate_per_s) /* 0: no limit */                                                                          \
@@ -63,11 +64,24 @@ enum gw_lane_breaker { LANE_CLOSED, LANE_OPEN, LANE_PROBING };
     X(first_reply)                                                                                           \
     X(last_reply)                                                                                            \
     X(replies) /* shelves and items of the two ready queues */                                               \
-        X(first_bulk) X(last_bulk) X(bulk) X(first_done) X(last_done) X(done_since_ms)                       \
-            X(queued) /* messages that have not ended, in flight included */                                 \
-        X(kept) X(early) X(sent) X(delivered) X(read) X(failed) X(unknown) X(retried)                        \
-            X(early_lost) /* ever, for gauges */
+    X(first_bulk)                                                                                            \
+    X(last_bulk)                                                                                             \
+    X(bulk)                                                                                                  \
+    X(first_done)                                                                                            \
+    X(last_done)                                                                                             \
+    X(done_since_ms)                                                                                         \
+    X(queued) /* messages that have not ended, in flight included */                                         \
+    X(kept)                                                                                                  \
+    X(early)                                                                                                 \
+    X(sent) /* ever, as the ones below: for gauges */                                                        \
+    X(delivered)                                                                                             \
+    X(read)                                                                                                  \
+    X(failed)                                                                                                \
+    X(unknown)                                                                                               \
+    X(retried)                                                                                               \
+    X(early_lost)
 
+/* clang-format on */
 struct gw_flying {
     char *conv;
     int64_t epoch;
@@ -91,11 +105,14 @@ struct gw_line {
     int64_t *number; /* of entries, in order */
 };
 
+/* clang-format off */
 #define LANE_SEND_STATES(X)                                                                                  \
     X(QUEUED, "queued")                                                                                      \
     X(SENDING, "sending")                                                                                    \
-    X(ASKING, "asking") X(WAITING, "waiting") X(GRACE, "grace") X(SENT, "sent") X(DELIVERED, "delivered")    \
-        X(READ, "read") X(FAILED, "failed") X(UNKNOWN, "unknown")
+    X(ASKING, "asking")                                                                                      \
+    X(WAITING, "waiting")                                                                                    \
+    X(GRACE, "grace")                                                                                        \
+    X(SENT, "sent") X(DELIVERED, "delivered") X(READ, "read") X(FAILED, "failed") X(UNKNOWN, "unknown")
 enum gw_send_state {
 #define X(name, word) SEND_##name,
     LANE_SEND_STATES(X)
@@ -119,8 +136,12 @@ const char *gw_send_state_name(enum gw_send_state state);
 #define LANE_SEND_STRINGS(X)                                                                                 \
     X(id)                                                                                                    \
     X(addr)                                                                                                  \
-    X(by) X(kind) X(text) X(data) X(context) X(trace) X(channel) X(remote) /* ids of all parts, by commas */ \
+    X(by)                                                                                                    \
+    X(kind)                                                                                                  \
+    X(text)                                                                                                  \
+    X(data) X(context) X(trace) X(channel) X(remote) /* ids of all parts, by commas */                       \
         X(code) X(words)
+/* clang-format on */
 struct gw_send {
     struct state s;
     enum gw_send_state state;

@@ -34,6 +34,7 @@ enum conversation_control {
 const char *conversation_control_name(enum conversation_control control);
 
 /* What is stored, besides `control` and `pending`; zero and empty are not written. */
+/* clang-format off */ /* tables with a note on each line */
 #define CONVERSATION_INTS(X)                                                                                 \
     X(epoch) /* control epoch */                                                                             \
     X(turn)                                                                                                  \
@@ -61,10 +62,12 @@ const char *conversation_control_name(enum conversation_control control);
     X(merge_ms)      /* when this burst began */                                                             \
     X(asked_len)     /* bytes of pending that the open turn carries */                                       \
     X(is_metered)    /* its channel grants a number of sends, for a time */                                  \
-    X(quota_ms)                                                                                              \
+    X(quota_ms)    /* the last grant, ... */                                                                 \
     X(quota_left)                                                                                            \
-    X(quota_until)                               /* the last grant, ... */                                   \
-        X(other_ms) X(other_left) X(other_until) /* ... and the last one of another length */
+    X(quota_until)                                                                                           \
+    X(other_ms)    /* ... and the last one of another length */                                              \
+    X(other_left)                                                                                            \
+    X(other_until)
 #define CONVERSATION_STRINGS(X)                                                                              \
     X(addr) /* tenant/inbox/address */                                                                       \
     X(channel)                                                                                               \
@@ -78,6 +81,7 @@ const char *conversation_control_name(enum conversation_control control);
     X(context)    /* JSON, what its adapter needs to answer */                                               \
     X(reply_addr) /* tenant/inbox/address that wrote last, when it is not addr */
 
+/* clang-format on */
 #define CONVERSATION_PENDING_MAX 32768 /* customer's words since the last answer; over it the oldest go */
 
 struct conversation {

@@ -620,22 +620,25 @@ static void decide(struct random_world *w, struct try_out *t)
         for (size_t i = 0; i < w->tries; i++)
             if (w->out[i].send == t->send && !w->out[i].is_done && !w->out[i].g.is_query)
                 decide(w, &w->out[i]);
-        (void)strcpy(t->reason, dice < 30 ? "unknown" : x->is_accepted ? "sent" : "never");
+        (void)snprintf(t->reason, sizeof t->reason, "%s",
+                       dice < 30        ? "unknown"
+                       : x->is_accepted ? "sent"
+                                        : "never");
         if (strcmp(t->reason, "sent") == 0)
             (void)snprintf(t->ids, sizeof t->ids, "q%u", w->ids++);
     } else if (dice < 50) {
-        (void)strcpy(t->reason, "sent");
+        (void)snprintf(t->reason, sizeof t->reason, "%s", "sent");
         (void)snprintf(t->ids, sizeof t->ids, "p%u", w->ids++);
         x->is_accepted = true;
     } else if (dice < 62) {
-        (void)strcpy(t->reason, "failed");
+        (void)snprintf(t->reason, sizeof t->reason, "%s", "failed");
     } else if (dice < 75) {
-        (void)strcpy(t->reason, "failed");
-        (void)strcpy(t->hints, dice < 70 ? "retry" : "retry,account");
+        (void)snprintf(t->reason, sizeof t->reason, "%s", "failed");
+        (void)snprintf(t->hints, sizeof t->hints, "%s", dice < 70 ? "retry" : "retry,account");
     } else if (dice < 85) {
-        (void)strcpy(t->reason, "not_begun");
+        (void)snprintf(t->reason, sizeof t->reason, "%s", "not_begun");
     } else {
-        (void)strcpy(t->reason, "unknown");
+        (void)snprintf(t->reason, sizeof t->reason, "%s", "unknown");
         x->is_in_doubt = true;
         x->is_accepted = x->is_accepted || dice < 93;
     }
