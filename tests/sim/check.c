@@ -6,6 +6,7 @@
  */
 #include "base/json.h"
 #include "proto/push.h"
+#include "gateway/lane.h"
 #include "router/conversation.h"
 #include "router/desk.h"
 
@@ -198,6 +199,12 @@ static void count_busy(struct world *w, struct state *s, void *arg)
         ++*(size_t *)arg;
 }
 
+static void count_unsent(struct world *w, struct state *s, void *arg)
+{
+    (void)w;
+    *(size_t *)arg += (size_t)((const struct gw_lane *)s)->queued;
+}
+
 bool check_is_drained(struct world *w, const char **why)
 {
     size_t busy = 0;
@@ -212,9 +219,36 @@ bool check_is_drained(struct world *w, const char **why)
         if (!is_relayed(w, k))
             return false;
     }
+    *why = "a message to a customer has not ended";
+    each_state(w, &gw_lane_kind, count_unsent, &busy);
+    if (busy > 0)
+        return false;
     *why = "a conversation waits for a bot or an agent";
     each_state(w, &conversation_kind, count_busy, &busy);
     return busy == 0;
+}
+
+/* ---- with nothing under way every message has ended, and none is shown as sent that the provider never had ---- */
+
+static void check_send(struct world *w, struct state *s, void *arg)
+{
+    const struct gw_send *x = (const struct gw_send *)s;
+    const struct sim_taken *t = lanes_taken(w, s->id);
+    (void)arg;
+    if (x->state < SEND_SENT)
+        sim_fail(w, "message %s has not ended: it is %s", s->id, gw_send_state_name(x->state));
+    else if (x->state <= SEND_READ && t == NULL)
+        sim_fail(w, "message %s is shown as %s, and the provider never had it", s->id,
+                 gw_send_state_name(x->state));
+}
+
+static void check_lane(struct world *w, struct state *s, void *arg)
+{
+    const struct gw_lane *l = (const struct gw_lane *)s;
+    (void)arg;
+    if (l->flying_count != 0 || l->replies + l->bulk != 0)
+        sim_fail(w, "the lane holds %zu in flight and %" PRId64 " ready, and nothing waits", l->flying_count,
+                 l->replies + l->bulk);
 }
 
 /* ---- I7 and I8 with nothing under way: conversations and desk agree ---- */
@@ -280,6 +314,8 @@ static void meet_place(struct world *w, struct state *s, void *arg)
 
 void check_places(struct world *w)
 {
+    each_state(w, &gw_send_kind, check_send, NULL);
+    each_state(w, &gw_lane_kind, check_lane, NULL);
     struct places p = {.count = 0};
     each_state(w, &desk_queue_kind, note_queue, &p);
     each_state(w, &desk_agent_kind, note_agent, &p);
@@ -351,6 +387,7 @@ struct talk { /* one conversation, by the checker's account */
     uint64_t entries;
     unsigned visitor_seen; /* frames of its visitor, by number */
     bool is_deleted;       /* it has left the store, its history with it */
+    int64_t closed_ms;     /* when last */
 };
 struct wait { /* one in the desk's line */
     struct wait *next;
@@ -455,6 +492,8 @@ static void account_record(struct replay *r, const struct event *fact, const str
         t->is_answered = false;
     } else if (fact->type == EVENT_QUEUED || fact->type == EVENT_CLOSED) {
         t->holder[0] = '\0';
+        if (fact->type == EVENT_CLOSED)
+            t->closed_ms = r->now_ms;
     }
 }
 
@@ -554,7 +593,7 @@ static void account_desk_event(struct replay *r, const struct event *ev)
 /* ---- stepping an event and looking at what it caused ---- */
 
 struct before {
-    size_t histories, facts, timers, states;
+    size_t histories, facts, timers, states, deleted;
 };
 
 static struct before count_effects(const struct effects *fx)
@@ -563,8 +602,11 @@ static struct before count_effects(const struct effects *fx)
     const struct fx_fact_item *f;
     const struct fx_timer *t;
     struct state *const *s;
-    return (struct before){effects_histories(fx, &h), effects_facts(fx, &f), effects_timers(fx, &t),
-                           effects_states(fx, &s)};
+    struct before b = {effects_histories(fx, &h), effects_facts(fx, &f), effects_timers(fx, &t),
+                       effects_states(fx, &s), 0};
+    for (size_t i = 0; i < b.states; i++)
+        b.deleted += s[i]->is_deleted;
+    return b;
 }
 
 static void expect_fact(struct replay *r, const struct fx_fact_item *item)
@@ -611,14 +653,18 @@ static void account_timers(struct replay *r, size_t from)
     }
 }
 
-static void account_deleted(struct replay *r, size_t from)
+/* All of the batch: an earlier event of it may have changed what this one deletes. */
+static void account_deleted(struct replay *r)
 {
     struct state *const *states;
     size_t count = effects_states(r->fx, &states);
-    for (size_t i = from; i < count; i++) {
+    const int64_t retain_ms = strtoll(strstr(r->w->rules, "\"retain_ms\":") + 12, NULL, 10);
+    for (size_t i = 0; i < count; i++) {
         if (!states[i]->is_deleted || states[i]->kind != &conversation_kind)
             continue;
         struct talk *t = get_or_make(r->talks, sl_str_c(states[i]->id), sizeof *t);
+        if (!t->is_deleted && r->now_ms < t->closed_ms + retain_ms)
+            sim_fail(r->w, "I7 conversation %s left the store before its time", states[i]->id);
         t->is_deleted = true;
     }
 }
@@ -673,7 +719,8 @@ static void account(struct replay *r, const struct event *ev, bool is_buried, bo
 {
     const struct fx_history *h;
     struct before is = count_effects(r->fx);
-    if (was_stale && !is_buried && (is.histories != was.histories || is.facts != was.facts))
+    if (was_stale && !is_buried &&
+        (is.histories != was.histories || is.facts != was.facts || is.deleted != was.deleted))
         bad_entry(r, "I7 a deadline acted that was no longer armed", ev, ev->conv);
     if (ev->type == EVENT_ASSIGN && is.histories > was.histories) {
         struct talk *t = get_or_make(r->talks, ev->conv, sizeof *t);
@@ -682,14 +729,14 @@ static void account(struct replay *r, const struct event *ev, bool is_buried, bo
     (void)effects_histories(r->fx, &h);
     for (size_t i = was.histories; i < is.histories; i++) {
         keep_history(r, &h[i]);
-        if (r->k != SIM_DESK)
+        if (r->k != SIM_DESK) /* a lane has no history */
             account_entry(r, ev, h[i].object, h[i].entry);
     }
     if (r->k == SIM_DESK && !is_buried)
         account_desk_event(r, ev);
     account_facts(r, ev, was.facts);
     account_timers(r, was.timers);
-    account_deleted(r, was.states);
+    account_deleted(r);
 }
 
 static void replay_event(struct replay *r, const struct recorded *in, const json_t *batch)
@@ -770,7 +817,7 @@ static void replay_partition(struct replay *r, unsigned k)
     struct world *w = r->w;
     size_t next = 0;
     r->k = k;
-    r->ops = k == SIM_DESK ? &desk_ops : &conversation_ops;
+    r->ops = k == SIM_DESK ? &desk_ops : k == SIM_LANE ? &gw_lane_ops : &conversation_ops;
     r->epoch = r->now_ms = 0;
     r->cache = state_cache_new(100000);
     r->fx = effects_new(w->tag[k], r->cache, true);
@@ -977,6 +1024,39 @@ static void check_dead(struct world *w)
     }
 }
 
+/* ---- delivery ---- */
+
+/* Outcomes in a history go forward only. */
+static void check_outcomes(struct replay *r)
+{
+    static const char *const words[] = {"unknown", "sent", "delivered", "read", "failed"};
+    struct sl_str name;
+    void *value;
+    for (size_t i = 0; sl_map_next(r->histories, &i, &name, &value);) {
+        int last[4096] = {0};
+        const struct sl_buf *all = value;
+        struct sl_str rest = sl_buf_view(all);
+        size_t at;
+        while (sl_str_find(rest, SL_STR("\"code\":\"delivery\",\"of\":"), &at)) {
+            const size_t used = at + sizeof "\"code\":\"delivery\",\"of\":" - 1;
+            rest = sl_str_n(rest.ptr + used, rest.len - used);
+            size_t of = strtoul(rest.ptr, NULL, 10);
+            const char *state = memmem(rest.ptr, rest.len, "\"state\":\"", 9);
+            int rank = 0;
+            for (int k = 0; k < 5; k++)
+                if (state != NULL && strncmp(state + 9, words[k], strlen(words[k])) == 0)
+                    rank = k + 1;
+            if (of >= 4096 || rank == 0)
+                continue;
+            bool is_forward = rank == 5 ? last[of] <= 2 : rank > last[of];
+            if (!is_forward)
+                sim_fail(r->w, "entry %zu of %.*s went from outcome %d to %d", of, (int)name.len, name.ptr,
+                         last[of], rank);
+            last[of] = rank;
+        }
+    }
+}
+
 static void check_frames(struct replay *r)
 {
     struct world *w = r->w;
@@ -1067,6 +1147,8 @@ void check_all(struct world *w)
         check_frames(&r);
     if (w->verdict[0] == '\0')
         check_dead(w);
+    if (w->verdict[0] == '\0')
+        check_outcomes(&r);
     digest_logs(w);
     replay_free(&r);
 }

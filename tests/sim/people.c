@@ -379,6 +379,8 @@ static void visitor_send(struct visitor *v, unsigned i)
                              .text = f->type == EVENT_MESSAGE ? sl_str_c(f->text) : SL_STR_NONE,
                              .number = f->type == EVENT_RATING ? 4 : 0,
                              .channel = SL_STR("webchat"),
+                             .lane = v->index % 2 == 0 ? SL_STR("in:{send:sms}")
+                                                       : SL_STR_NONE, /* answers leave twice */
                              .at_ms = sl_loop_unix_ms(v->gateway->loop)};
     const struct bus_accept in = {.tag = v->tag,
                                   .dedupe = BUS_BY_NUMBER,

@@ -37,7 +37,11 @@ static const char *const mutants[] = {"no-epoch",
                                       "no-gap",
                                       "tail-skip",
                                       "no-ticket",
-                                      "desk-frees-itself"};
+                                      "desk-frees-itself",
+                                      "deed-before-commit",
+                                      "lane-retry-unknown",
+                                      "lane-receipt-backwards",
+                                      "lane-forget-epoch"};
 
 static double cpu_s(void)
 {

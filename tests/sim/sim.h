@@ -13,8 +13,9 @@
 #include "bus/memory_priv.h"
 
 #define SIM_PARTITIONS     4
-#define SIM_TAGS           5 /* the desk is the last */
+#define SIM_TAGS           6 /* the desk, the delivery lane */
 #define SIM_DESK           4
+#define SIM_LANE           5
 #define SIM_PROCESSES      9
 #define SIM_VISITORS_MAX   6
 #define SIM_FRAMES_MAX     16
@@ -29,7 +30,7 @@
 struct world;
 
 /* ---- processes (world.c) ---- */
-enum process_kind { SIM_ROUTER, SIM_GATEWAY, SIM_BOT };
+enum process_kind { SIM_ROUTER, SIM_GATEWAY, SIM_BOT, SIM_SENDER };
 struct process {
     struct world *w;
     enum process_kind kind;
@@ -43,6 +44,10 @@ struct process {
     struct bot_worker *worker;
     struct bus_subscriber *subscriber;
     struct sl_timer people_timer;
+    struct part *lane; /* a sender's */
+    struct bus_tail *lane_tail;
+    struct sl_timer lane_timer;
+    bool is_lane_told;
 };
 bool process_is_usable(const struct process *p); /* alive, awake and connected */
 
@@ -109,6 +114,20 @@ void people_on_lost(struct process *gateway);
 void people_heal(struct world *w);           /* no more mischief: send all, answer all */
 bool people_are_done(const struct world *w); /* every frame acknowledged, no command waits */
 
+/* ---- delivery lanes (lanes.c) ---- */
+struct sim_job;
+struct sim_taken { /* a message that the provider has */
+    struct sim_taken *next;
+    char key[40], send[100];
+    unsigned times;
+    uint64_t number; /* its id is p<number> */
+};
+void lanes_start(struct process *p, const struct bus_config *cfg);
+void lanes_take_apart(struct process *p);
+void lanes_free(struct world *w);
+const struct sim_taken *lanes_taken(const struct world *w,
+                                    const char *send); /* NULL: the provider never had it */
+
 /* ---- recorded logs (record.c) ---- */
 struct recorded {
     struct bus_entry entry; /* owned */
@@ -142,6 +161,10 @@ struct world {
     struct visitor visitor[SIM_VISITORS_MAX];
     unsigned visitors;
     struct agent agent[SIM_AGENTS];
+    struct sim_job *jobs;
+    struct sim_taken *taken;
+    uint64_t taken_count;
+    int policy; /* of the lane, for unknown outcomes */
     char tag[SIM_TAGS][KEY_TAG_MAX_BYTES];
     struct recorded_log in[SIM_TAGS], out[SIM_TAGS], bot;
     struct bus_args args;

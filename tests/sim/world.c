@@ -81,7 +81,7 @@ const struct bus_value *sim_peek(struct world *w, const char *const *words)
 static const char *kind_name(enum process_kind kind)
 {
     static const char *const names[] = {
-        [SIM_ROUTER] = "router", [SIM_GATEWAY] = "gateway", [SIM_BOT] = "bot"};
+        [SIM_ROUTER] = "router", [SIM_GATEWAY] = "gateway", [SIM_BOT] = "bot", [SIM_SENDER] = "sender"};
     return names[kind];
 }
 
@@ -187,7 +187,7 @@ static void start_bot(struct process *p, const struct bus_config *cfg)
 static void process_start(struct process *p)
 {
     static void (*const start[])(struct process *, const struct bus_config *) = {
-        [SIM_ROUTER] = start_router, [SIM_GATEWAY] = start_gateway, [SIM_BOT] = start_bot};
+        [SIM_ROUTER] = start_router, [SIM_GATEWAY] = start_gateway, [SIM_BOT] = start_bot, [SIM_SENDER] = lanes_start};
     struct world *w = p->w;
     const struct bus_config cfg = {.partitions = SIM_PARTITIONS};
     p->pid = w->next_pid++;
@@ -204,6 +204,7 @@ static void take_apart(struct process *p)
 {
     if (p->kind == SIM_GATEWAY)
         sl_timer_stop(&p->people_timer);
+    lanes_take_apart(p);
     router_free(&p->router);
     bot_worker_free(&p->worker);
     bus_subscriber_close(&p->subscriber);
@@ -411,6 +412,19 @@ static void fault_kill(struct world *w)
         process_kill(p, sim_random(w, 2500));
 }
 
+static void fault_sender(struct world *w)
+{
+    struct process *p = pick(w, SIM_SENDER, false);
+    if (p == NULL)
+        return;
+    if (sim_chance(w, 600)) {
+        process_kill(p, sim_random(w, 2500));
+        return;
+    }
+    p->asleep_until_ms = w->now_ms + 50 + sim_random(w, 3000);
+    sim_trace(w, "sender %u sleeps until %" PRIu64, p->pid, p->asleep_until_ms);
+}
+
 static void fault_sleep(struct world *w)
 {
     struct process *p = pick(w, SIM_ROUTER, sim_chance(w, 400));
@@ -456,7 +470,7 @@ static void fault_none(struct world *w)
 
 static void cause_fault(struct world *w)
 {
-    static void (*const faults[])(struct world *) = {fault_kill, fault_kill,   fault_sleep, fault_sleep,
+    static void (*const faults[])(struct world *) = {fault_sender, fault_kill, fault_kill,   fault_sleep, fault_sleep,
                                                      fault_cut,  fault_cut,    fault_cut,   fault_restart,
                                                      fault_stop, fault_pushes, fault_none};
     w->faults++;
@@ -512,10 +526,13 @@ static struct world *world_new(const struct options *o, uint64_t seed, bool is_t
     for (unsigned k = 0; k < SIM_PARTITIONS; k++)
         key_partition_tag(w->tag[k], k);
     key_desk_tag(w->tag[SIM_DESK], SL_STR(SIM_TENANT));
+    key_lane_tag(w->tag[SIM_LANE], SL_STR("sms"));
+    w->policy = (int)(seed % 3);
     record_start(w);
     add(w, SIM_ROUTER, 2 + (unsigned)sim_random(w, 2));
     add(w, SIM_GATEWAY, 2);
     add(w, SIM_BOT, 2);
+    add(w, SIM_SENDER, 2);
     people_new(w);
     part_set_poison_hook(on_poison, w);
     return w;
@@ -637,6 +654,7 @@ void world_free(struct world **wp)
         process_kill(&w->process[i], 0);
     part_set_poison_hook(NULL, NULL);
     people_free(w);
+    lanes_free(w);
     record_free(w);
     memory_store_free(&w->store);
     bus_args_fini(&w->args);
