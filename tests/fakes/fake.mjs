@@ -127,15 +127,15 @@ export class Fake {
         this.timers.add(timer);
     }
 
-    // Send something to the gateway under the knobs `duplicate` and `reorder`. `go` sends it once.
-    async push(go) {
+    // Send something to the gateway under the knobs `duplicate` and `reorder`. `go` sends it once; `again` once more, null: never.
+    async push(go, again = go) {
         if (this.hit('reorder') && this.held.length === 0) {
             await new Promise(resolve => { this.held.push(resolve); this.later(400, () => this.release()); });
             return go();
         }
         const answer = await go();
         this.release();
-        if (this.hit('duplicate')) this.later(5, go);
+        if (again && this.hit('duplicate')) this.later(5, again);
         return answer;
     }
 

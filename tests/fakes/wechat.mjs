@@ -214,9 +214,9 @@ class WeChat extends Fake {
 
     // 0, or the code for a token that is not (any longer) good.
     tokenError(rq, product) {
+        // WeCom says 40014 of a token that is not the latest; its 40001 is a wrong secret
         const known = this.tokens.get(rq.query.get('access_token') ?? '');
-        if (!known) return 40001;
-        if (known.isRevoked) return 40001;
+        if (!known || known.isRevoked) return product === undefined || product === 'oa' ? 40001 : 40014;
         if (product !== undefined && known.product !== product) return 40014;
         return known.until < Date.now() ? 42001 : 0;
     }
@@ -441,12 +441,17 @@ class WeChat extends Fake {
                 if (code) { this.note({ op: 'refused', dir: 'received', to: body.touser, code }); return problem(code); }
                 const id = key ?? `kf${hex(12)}`;
                 const isNew = this.accept({ id, key, dedupe: key !== undefined, to: body.touser, text: seen.text, kind: seen.kind, more: seen.more, product: 'kf' });
-                if (isNew && this.hit('receipt_fail'))
-                    this.later(this.knobs.receipt_ms, () => this.kfPut({ external_userid: body.touser, origin: 4, msgtype: 'event',
-                        event: { event_type: 'msg_send_fail', open_kfid: body.open_kfid, external_userid: body.touser, fail_msgid: id, fail_type: 4 } }));
+                if (isNew && this.hit('receipt_fail')) this.later(this.knobs.receipt_ms, () => this.kfFail(id, body));
                 return { ...problem(0), msgid: id };
             },
         });
+    }
+
+    // It waits to be fetched like a message; fetched is what comes after a cursor beyond it.
+    kfFail(id, { touser, open_kfid }) {
+        const item = { external_userid: touser, origin: 4, msgtype: 'event', event: { event_type: 'msg_send_fail', open_kfid, external_userid: touser, fail_msgid: id, fail_type: 4 } };
+        this.note({ op: 'receipt', dir: 'sent', id, word: 'failed', to: touser, acknowledged: true });
+        return this.kfPut(item);
     }
 
     kfWelcome(rq) {

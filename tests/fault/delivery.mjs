@@ -11,7 +11,9 @@ import { until } from './world.mjs';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const POINT_LIMIT_MS = 12000, ANSWER_LIMIT_MS = 4000, TERMINAL = new Set(['sent', 'delivered', 'read', 'failed', 'unknown']);
-const POINT = /sl_(?:fault|kill_point)\("([\w.]+)"\)/g, NOT_A_SEND = /^(step|bus)\./;
+// A point is named in the sources, as a whole or (bus/commit.c) put together from what a batch is about.
+const POINT = /sl_(?:kill_point|fault)\("(\w+\.\w+)"/g, NOT_A_SEND = /^(step|bus)\./, BATCH = '"lane.%s_commit_%s"';
+const BATCH_POINTS = ['before', 'after'].flatMap(side => ['sending', 'settled', 'receipt'].map(what => `lane.${side}_commit_${what}`));
 
 // What providers do all the time; a burst adds to it.
 const NOISE = { drop_before: 0.03, drop_after: 0.03, fail_5xx: 0.03, fail_429: 0.02, duplicate: 0.05, reorder: 0.05, wrong_case: 0.2, receipt_shuffle: 0.2, receipt_duplicate: 0.1, receipt_fail: 0.03 };
@@ -21,10 +23,17 @@ const BURSTS = [{ drop_before: 0.5 }, { drop_after: 0.5 }, { fail_5xx: 0.6 }, { 
 export function markedPoints() {
     const found = new Set();
     for (const folder of ['base', 'bus', 'gateway', 'channels'])
-        for (const name of fs.readdirSync(path.join(ROOT, folder), { recursive: true }))
-            if (name.endsWith('.c')) for (const [, point] of fs.readFileSync(path.join(ROOT, folder, name), 'utf8').matchAll(POINT)) if (!NOT_A_SEND.test(point)) found.add(point);
+        for (const name of fs.readdirSync(path.join(ROOT, folder), { recursive: true })) {
+            if (!name.endsWith('.c')) continue;
+            const text = fs.readFileSync(path.join(ROOT, folder, name), 'utf8');
+            for (const [, point] of text.matchAll(POINT)) if (!NOT_A_SEND.test(point)) found.add(point);
+            if (text.includes(BATCH)) for (const point of BATCH_POINTS) found.add(point);
+        }
     return [...found].sort();
 }
+
+// Points are of two kinds; each process looks at both variables.
+const arm = (process, point) => Object.assign(process.env, { SLUICE_KILL: point, SLUICE_FAULTS: point });
 
 class Customer {
     constructor(scenario, channel, i) {
@@ -80,7 +89,7 @@ export class DeliveryScenario {
         let isArmed = false;
         for (const [i, name] of points.entries()) {
             if (!isArmed) {
-                gateway.env.SLUICE_FAULTS = name;
+                arm(gateway, name);
                 await gateway.kill();
                 gateway.start();
             }
@@ -89,7 +98,7 @@ export class DeliveryScenario {
             const isMet = gateway.deaths > deaths;
             this.points.push({ name, isMet, ms: Date.now() - began });
             if (isMet) this.hit(`kill -9 at ${name}`);
-            gateway.env.SLUICE_FAULTS = points[i + 1] ?? '';
+            arm(gateway, points[i + 1] ?? '');
             isArmed = isMet;      // it is started again with the next one
         }
         if (!isArmed) { await gateway.kill(); gateway.start(); }
@@ -176,7 +185,9 @@ export class DeliveryScenario {
     async left() {
         const left = [];
         for (const c of this.customers) for (const q of c.asked) if (!q.acknowledged && !q.error && !await settled(q.pending)) left.push(`${c.channel}: "${q.text}" is not acknowledged`);
-        const h = await this.collect();
+        const h = await this.collect(), stored = new Set(h.dead);
+        for (const c of h.conversations) for (const e of c.entries) if (e.by === 'visitor') stored.add(e.text);
+        for (const c of this.customers) for (const q of c.asked) if (q.acknowledged && !stored.has(q.text)) left.push(`${c.channel}: "${q.text}" is not in the history`);
         for (const [channel, sends] of Object.entries(h.sends)) for (const [name, s] of Object.entries(sends)) if (!TERMINAL.has(s.state)) left.push(`${channel} ${name}: ${s.state}`);
         for (const c of h.conversations) {
             if (c.state.control === 'bot' && !c.state.is_answered) left.push(`${c.channel} ${c.id}: no answer yet`);
@@ -191,16 +202,18 @@ export class DeliveryScenario {
             const [s] = await redis.hmget(key, 's'), state = s ? JSON.parse(s) : null, [, inbox, ...rest] = (state?.addr ?? '').split('/');
             if (!world.channels.includes(inbox)) continue;
             const raw = await redis.lrange(key.replace(/^conv:/, 'log:'), 0, -1);
-            conversations.push({ id: key.slice(key.indexOf('}') + 2), channel: inbox, customer: rest.join('/'), state, entries: raw.map(line => entryOf(JSON.parse(line))) });
+            conversations.push({ id: key.slice(key.indexOf('}') + 2), channel: inbox, customer: (CHANNELS[inbox].phone ?? String)(rest.join('/')), state, entries: raw.map(line => entryOf(JSON.parse(line))) });
         }
         for (const name of world.channels) {
             sends[name] = {};
             const keys = await redis.keys(`send:{send:${name}}:*`), states = await redis.pipeline(keys.map(key => ['hget', key, 's'])).exec();
             keys.forEach((key, i) => { if (states[i][1]) sends[name][key.slice(key.indexOf('}') + 2)] = JSON.parse(states[i][1]); });
         }
+        const early = Object.fromEntries(world.channels.map(name => [name, []]));
+        for (const name of world.channels) for (const key of await redis.keys(`pid:{send:${name}}:*`)) early[name].push(key.slice(key.indexOf('}') + 2));
         for (const key of await redis.keys('dead:{*}'))
             for (const [, fields] of await redis.xrange(key, '-', '+')) { const at = fields.lastIndexOf('x'); if (at >= 0) dead.push(fields[at + 1]); }
-        return { conversations, sends, dead, ...this.seen() };
+        return { conversations, sends, early, dead, ...this.seen() };
     }
 
     // What the simulators wrote down.

@@ -7,6 +7,7 @@
 //   sends: {channel: {"<conversation>/<n>": {state, remote}}}          the lanes' own state
 //   accepted: {channel: [{to, text, key, id, dropped, provisional}]}   what the provider took, in order
 //   phones: {channel: {customer: [text]}}
+//   early: {channel: [provider's id]}                                  receipts whose send the lane does not know (yet), and ids it knows
 //   receipts: {channel: [{id, word, acknowledged}]}
 //   policies: {channel: at_most_once | at_least_once | idempotent | queryable}
 //   dead: [text]                                                       of dead letters
@@ -60,6 +61,12 @@ function checkStates(conversation, shown, v) {
         }
 }
 
+// A history that names nobody we know would prove nothing.
+function checkKnown(h, v) {
+    const known = new Set(h.customers.map(c => `${c.channel} ${c.id}`));
+    for (const c of h.conversations) if (!known.has(`${c.channel} ${c.customer}`)) v.wrong('D1', `${c.channel}: a conversation with ${c.customer}, who is no customer`);
+}
+
 function checkOutbound(h, v, isOurs) {
     const tookOf = new Map();      // channel text -> tries that the provider took
     for (const [channel, list] of Object.entries(h.accepted)) for (const a of list) tookOf.set(`${channel} ${a.text}`, [...tookOf.get(`${channel} ${a.text}`) ?? [], a]);
@@ -96,10 +103,11 @@ function checkOrder(h, v, isOurs) {
     }
 }
 
-// A receipt that we acknowledged must be found in what is shown, unless a later one says more.
+// A receipt that we acknowledged must be found in what is shown, unless a later one says more. When the answer to the send never came, nobody
+// told us that id: then the message is unknown, and the receipt waits among the lane's early ones.
 function checkReceipts(h, v, isOurs) {
     for (const [channel, list] of Object.entries(h.receipts)) {
-        const messageOf = new Map();
+        const messageOf = new Map(), early = new Set((h.early?.[channel] ?? []).map(id => id.toLowerCase()));
         for (const a of h.accepted[channel] ?? []) messageOf.set(a.id, a);
         for (const r of list) {
             const a = messageOf.get(r.id);
@@ -109,13 +117,15 @@ function checkReceipts(h, v, isOurs) {
             if (!entry) continue;      // a notice of the router, or not ours
             const states = statesOf(c).get(entry.n) ?? [], isTold = r.word === 'delivered' ? states.some(s => RANK[s] >= RANK.delivered) : states.includes('failed');
             const other = list.some(o => o !== r && o.id === r.id && o.acknowledged && o.word !== r.word && (o.word === 'delivered' || o.word === 'failed'));
-            if (!isTold && !other) v.wrong('D8', `${channel} ${c.id}/${entry.n}: ${r.word} of ${r.id} was acknowledged, shown is ${states.join(', ') || 'nothing'}`);
+            const waits = states.at(-1) === 'unknown' && early.has(r.id.toLowerCase());
+            if (!isTold && !other && !waits) v.wrong('D8', `${channel} ${c.id}/${entry.n}: ${r.word} of ${r.id} was acknowledged, shown is ${states.join(', ') || 'nothing'}`);
         }
     }
 }
 
 export function check(history, isOurs = e => e.by === 'bot' || e.by === 'agent') {
     const v = new Verdict();
+    checkKnown(history, v);
     checkInbound(history, v);
     checkOutbound(history, v, isOurs);
     checkOrder(history, v, isOurs);

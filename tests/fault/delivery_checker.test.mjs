@@ -36,6 +36,7 @@ test('... but in the dead letters it is somewhere', () => {
     assert.equal(found(h), '');
 });
 wrong('a message twice in the history', 'D1', (_h, e) => e.push({ n: 9, by: 'visitor', text: 'q1' }));
+wrong('a conversation with a stranger', 'D1', h => h.conversations.push({ id: 'B', channel: 'c', customer: 'w', entries: [] }));
 wrong('an answer without an end', 'D2', (_h, e) => e.pop());
 wrong('the lane still sends', 'D2', h => { h.sends.c['A/6'].state = 'sending'; });
 wrong('twice on the phone under at_most_once', 'D3', h => h.phones.c.u.push('a1'));
@@ -54,4 +55,6 @@ wrong('out of order at the provider', 'D6', h => h.accepted.c.unshift({ to: 'u',
 wrong('a state that goes backwards', 'D7', (_h, e) => e.push(delivery(8, 2, 'sent')));
 wrong('failed after delivered', 'D5 D7', (_h, e) => e.push(delivery(8, 2, 'failed')));
 wrong('a receipt that is lost', 'D8', (h, e) => { e.splice(3, 1); h.sends.c['A/2'].state = 'sent'; });
+wrong('a receipt of an unknown message that waits', '', (h, e) => { e.splice(2, 2, delivery(3, 2, 'unknown')); h.sends.c['A/2'].state = 'unknown'; h.early = { c: ['P1'] }; });
+wrong('... and one that is gone', 'D8', (h, e) => { e.splice(2, 2, delivery(3, 2, 'unknown')); h.sends.c['A/2'].state = 'unknown'; });
 wrong('a repeat under another key', 'D9', h => h.accepted.c.push({ to: 'u', text: 'a1', id: 'p3', key: 'k9', dropped: false }), 'at_least_once');

@@ -14,7 +14,7 @@ const HERE = path.dirname(fileURLToPath(import.meta.url));
 const COMMON = { tenant: 'demo', bot: 'faq', send_grace: '1s' };
 
 // One row for each inbox: its adapter, what an unknown outcome leads to, the simulator, and what only this channel can suffer.
-// customer(i): how the i-th customer is called, at the simulator and in the history.
+// customer(i): how the i-th customer is called at the simulator; phone(address): the same from an address of the history.
 export const CHANNELS = {
     wechat: {
         policy: 'at_most_once', customer: i => `oFault${String(i).padStart(4, '0')}`, ask: { product: 'oa' }, hooks: 'wechat',
@@ -32,9 +32,9 @@ export const CHANNELS = {
         trouble: ['revoke_token'],
     },
     sms: {
-        policy: 'at_most_once', customer: i => `1380013${String(i).padStart(4, '0')}`, ask: {},
+        policy: 'at_most_once', customer: i => `1380013${String(i).padStart(4, '0')}`, phone: address => address.replace('+', ''), ask: {},
         start: () => smsc.start(),
-        config: fake => ({ channel: 'smpp', host: '127.0.0.1', port: fake.ports.smpp, system_id: 'sluice', password: 'secret', source: '10690001' }),
+        config: fake => ({ channel: 'smpp', host: '127.0.0.1', port: fake.ports.smpp, system_id: 'sluice', password: 'secret', source: '10690001', response_timeout: '2s', reconnect_max: '1s' }),
         trouble: ['unbind'],
     },
     twilio: {
@@ -83,7 +83,7 @@ export class DeliveryWorld extends World {
 
     env(kind) {
         const { mutant } = this.options;
-        return kind === 'gateway' ? { SLUICE_FAULTS: '', ...(mutant ? { SLUICE_MUTANT: mutant } : {}) } : { ...(mutant ? { SLUICE_MUTANT: mutant } : {}) };
+        return kind === 'gateway' ? { SLUICE_KILL: '', ...(mutant ? { SLUICE_MUTANT: mutant } : {}) } : { ...(mutant ? { SLUICE_MUTANT: mutant } : {}) };
     }
 
     // Lanes belong to nobody until a gateway takes them, and no rules enter them.
