@@ -31,6 +31,7 @@ const KNOBS = {
     receipt_shuffle: 0,         // several receipts of one message in another order
     receipt_duplicate: 0,
     receipt_fail: 0,            // delivery fails
+    receipt_contrary: 0,        // "delivered", and then "failed"
 };
 
 export class Fake {
@@ -146,6 +147,7 @@ export class Fake {
         if (this.knobs.receipt === 'none') return;
         const list = this.hit('receipt_shuffle') ? [...words].reverse() : [...words];
         if (this.hit('receipt_duplicate')) list.push(list[0]);
+        if (list.at(-1) === 'delivered' && this.hit('receipt_contrary')) list.push('failed');
         list.forEach((word, i) => this.later(this.knobs.receipt_ms * (i + 1), () => tell(word)));
     }
 

@@ -270,15 +270,18 @@ class Smsc extends Fake {
     }
 
     // Something for the gateway: repeated until it is answered with ESME_ROK, on any bind that receives.
-    // A deliver_sm carries no name: a message centre repeats it because an answer was lost, so at once or not at all after ESME_ROK.
+    // A deliver_sm carries no name: a message centre repeats it when the session ended before our answer reached it, never after ESME_ROK.
     deliver(body, entry) { return this.push(() => this.attempts(body, entry), null); }
 
     async attempts(body, entry) {
         for (let i = 1; i <= PUSH_TRIES && !this.isStopped; i++) {
             const bind = [...this.binds].filter(b => b.receives)[this.ref++ % Math.max(1, [...this.binds].filter(b => b.receives).length)];
-            const status = bind ? await bind.ask(ID.deliver_sm, body).catch(error => error.message) : 'no bind';
+            let status = bind ? await bind.ask(ID.deliver_sm, body).catch(error => error.message) : 'no bind';
+            if (status === OK && this.hit('duplicate')) {
+                bind.socket.destroy();
+                status = 'the answer was lost';
+            }
             this.note({ dir: 'sent', ...entry, attempt: i, status, acknowledged: status === OK });
-            if (status === OK && this.hit('duplicate')) bind.ask(ID.deliver_sm, body).catch(() => {});
             if (status === OK) return true;
             await sleep(Math.min(200 * i, 2000));
         }

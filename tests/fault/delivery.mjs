@@ -11,29 +11,24 @@ import { until } from './world.mjs';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const POINT_LIMIT_MS = 12000, ANSWER_LIMIT_MS = 4000, TERMINAL = new Set(['sent', 'delivered', 'read', 'failed', 'unknown']);
-// A point is named in the sources, as a whole or (bus/commit.c) put together from what a batch is about.
-const POINT = /sl_(?:kill_point|fault)\("(\w+\.\w+)"/g, NOT_A_SEND = /^(step|bus)\./, BATCH = '"lane.%s_commit_%s"';
-const BATCH_POINTS = ['before', 'after'].flatMap(side => ['sending', 'settled', 'receipt'].map(what => `lane.${side}_commit_${what}`));
+const POINT = /sl_(?:kill_point|fault)\("(\w+\.\w+)"\)/g, NOT_A_SEND = /^(step|bus)\./;
 
 // What providers do all the time; a burst adds to it.
-const NOISE = { drop_before: 0.03, drop_after: 0.03, fail_5xx: 0.03, fail_429: 0.02, duplicate: 0.05, reorder: 0.05, wrong_case: 0.2, receipt_shuffle: 0.2, receipt_duplicate: 0.1, receipt_fail: 0.03 };
+const NOISE = { drop_before: 0.03, drop_after: 0.03, fail_5xx: 0.03, fail_429: 0.02, duplicate: 0.05, reorder: 0.05, wrong_case: 0.2, receipt_shuffle: 0.2, receipt_duplicate: 0.1, receipt_fail: 0.03, receipt_contrary: 0.05 };
 const BURSTS = [{ drop_before: 0.5 }, { drop_after: 0.5 }, { fail_5xx: 0.6 }, { fail_429: 0.6 }, { latency_ms: 700 }, { receipt: 'early' }, { receipt: 'early', drop_after: 0.3 }, { duplicate: 0.6 }, { hang_after: 0.3 }];
 
 // Every marked point of a send, as the sources have it.
 export function markedPoints() {
     const found = new Set();
     for (const folder of ['base', 'bus', 'gateway', 'channels'])
-        for (const name of fs.readdirSync(path.join(ROOT, folder), { recursive: true })) {
-            if (!name.endsWith('.c')) continue;
-            const text = fs.readFileSync(path.join(ROOT, folder, name), 'utf8');
-            for (const [, point] of text.matchAll(POINT)) if (!NOT_A_SEND.test(point)) found.add(point);
-            if (text.includes(BATCH)) for (const point of BATCH_POINTS) found.add(point);
-        }
+        for (const name of fs.readdirSync(path.join(ROOT, folder), { recursive: true }))
+            if (name.endsWith('.c')) for (const [, point] of fs.readFileSync(path.join(ROOT, folder, name), 'utf8').matchAll(POINT)) if (!NOT_A_SEND.test(point)) found.add(point);
     return [...found].sort();
 }
 
-// Points are of two kinds; each process looks at both variables.
-const arm = (process, point) => Object.assign(process.env, { SLUICE_KILL: point, SLUICE_FAULTS: point });
+const DECK = ['gateway', 'ambush', 'redis', 'burst', 'burst', 'pause', 'trouble', 'aim'];
+
+const arm = (process, point) => Object.assign(process.env, { SLUICE_FAULTS: point });
 
 class Customer {
     constructor(scenario, channel, i) {
@@ -110,7 +105,7 @@ export class DeliveryScenario {
     async strikeAtRandom(count) {
         const deck = [];
         const { random, world } = this;
-        for (let i = 0; i < count; i++) deck.push(['gateway', 'gateway', 'redis', 'burst', 'burst', 'pause', 'trouble', 'aim'][i % 8]);
+        for (let i = 0; i < count; i++) deck.push((this.options.deck ?? DECK)[i % (this.options.deck ?? DECK).length]);
         for (const what of random.shuffle(deck)) {
             await sleep(this.options.everyMs * (0.6 + 0.8 * random.next()));
             await this.strike(what, world, random);
@@ -128,6 +123,15 @@ export class DeliveryScenario {
             const [redis] = world.of('redis');
             await redis.kill();
             redis.start();
+        } else if (what === 'ambush') {
+            // What is on its way to the store waits there; who sent it dies meanwhile.
+            this.hit('kill -9 of all gateways while redis sleeps');
+            const [redis] = world.of('redis');
+            redis.pause();
+            await sleep(random.integer(50, 400));
+            await Promise.all(world.of('gateway').map(p => p.kill()));
+            redis.resume();
+            for (const p of world.of('gateway')) p.start();
         } else if (what === 'pause') {
             this.hit('SIGSTOP gateway');
             gateway.pause();

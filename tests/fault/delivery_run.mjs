@@ -9,8 +9,17 @@ import { TITLES } from './delivery_checker.mjs';
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const POINTS_LEAST = 12, MUTANT_ROUNDS = 3;
 
-// Defects by name (base/fault.h), and what the world does to bring each out.
-export const DELIVERY_MUTANTS = {};
+// Defects by name (base/fault.h), and the world that brings each out; the same world without the defect must find nothing.
+const UNSURE = { channels: ['wechat', 'twilio'], noise: { drop_after: 0.3 }, faults: 4 };
+const RECEIPTS = { channels: ['sms', 'twilio'], noise: { receipt_contrary: 0.4, receipt_duplicate: 0.2 }, faults: 3 };
+const AMBUSH = { channels: ['wechat', 'twilio'], noise: {}, faults: 6, deck: ['ambush'], everyMs: 4000, drainSeconds: 30 };
+const DEATHS = { channels: ['wechat', 'twilio'], noise: {}, faults: 4, atPoints: /^lane\.(after_commit_sending|before_first_byte|before_commit_sending)$/ };
+export const DELIVERY_MUTANTS = {
+    'lane-retry-unknown': UNSURE,
+    'lane-receipt-backwards': RECEIPTS,
+    'lane-forget-epoch': DEATHS,
+    'deed-before-commit': AMBUSH,
+};
 
 function printPage(s, left) {
     const faults = Object.entries(s.faults), total = faults.reduce((n, [, k]) => n + k, 0);
