@@ -40,6 +40,7 @@ struct cli_story {
     void *arg;
     size_t step;
     uint64_t began_ns;
+    int64_t began_unix_ms;
     struct party visitor, agent;
     struct cli_http *login;
     bool has_code[CODE_COUNT];
@@ -305,7 +306,8 @@ static void on_agent_entry(struct cli_story *s, struct sl_str topic, const json_
 {
     if (sl_str_eq_c(topic, "me")) {
         const struct sl_str conv = sl_json_get_str(entry, "c");
-        if (!sl_str_eq_c(sl_json_get_str(entry, "t"), "offered") || conv.len >= sizeof s->conv)
+        if (!sl_str_eq_c(sl_json_get_str(entry, "t"), "offered") || conv.len >= sizeof s->conv ||
+            sl_json_get_int(entry, "at", 0) < s->began_unix_ms) /* of a story before */
             return;
         (void)snprintf(s->conv, sizeof s->conv, "%.*s", (int)conv.len, conv.ptr);
         s->ticket = sl_json_get_int(entry, "tk", 0);
@@ -411,14 +413,18 @@ static bool is_in(const struct cli_story *s, void (*enter)(struct cli_story *))
     return steps[s->step].enter == enter;
 }
 
-/* A menu for the rating: its last item is the best one. */
+/* A menu for the rating: the item of five stars. */
 static void keep_menu(struct cli_story *s, const json_t *entry)
 {
     const json_t *options = json_object_get(json_object_get(entry, "more"), "options"); /* borrowed */
-    const size_t n = json_array_size(options);
-    const struct sl_str id = n > 0 ? sl_json_get_str(json_array_get(options, n - 1), "id") : SL_STR_NONE;
-    if (id.len > 0 && id.len < sizeof s->menu)
-        (void)snprintf(s->menu, sizeof s->menu, "%.*s", (int)id.len, id.ptr);
+    for (size_t i = 0; i < json_array_size(options); i++) {
+        const json_t *o = json_array_get(options, i); /* borrowed */
+        const struct sl_str id = sl_json_get_str(o, "id");
+        size_t at = 0;
+        if (id.len > 0 && id.len < sizeof s->menu &&
+            sl_str_find(sl_json_get_str(o, "text"), SL_STR("★★★★★"), &at))
+            (void)snprintf(s->menu, sizeof s->menu, "%.*s", (int)id.len, id.ptr);
+    }
 }
 
 static void on_shown(void *arg, const json_t *entry)
@@ -439,7 +445,8 @@ static void on_shown(void *arg, const json_t *entry)
         print_answer(s, "bot", text, "", &s->visitor);
     } else {
         s->has_code[CODE_QUEUED] = s->has_code[CODE_QUEUED] || is_in(s, enter_asks_for_human);
-        s->has_code[CODE_RATE] = s->has_code[CODE_RATE] || is_in(s, enter_agent_closes);
+        s->has_code[CODE_RATE] = s->has_code[CODE_RATE] || sl_str_find(text, SL_STR("评分"), &at) ||
+                                 sl_str_find(text, SL_STR("rate from 1"), &at);
         s->has_code[CODE_RATED] = s->has_code[CODE_RATED] || sl_str_find(text, SL_STR("感谢您的评价"), &at) ||
                                   sl_str_find(text, SL_STR("Thank you for rating"), &at);
         print_answer(s, "(system)", text, "", is_in(s, enter_agent_closes) ? &s->agent : &s->visitor);
@@ -557,7 +564,9 @@ static bool is_done_agent_logs_in(const struct cli_story *s)
 
 static void enter_agent_connects(struct cli_story *s)
 {
-    print_line(s, "(agent)", "客服登录", "The agent logs in with the one-time token.");
+    print_line(s, "(agent)", "客服登录",
+               s->cfg.once_token != NULL ? "The agent logs in with the one-time token."
+                                         : "The agent connects again.");
     s->agent.sent_ns = uv_hrtime();
     connect_party(&s->agent);
 }
@@ -662,6 +671,7 @@ struct cli_story *cli_story_start(struct sl_loop *l, const struct cli_story_conf
     s->fn = fn;
     s->arg = arg;
     s->began_ns = uv_hrtime();
+    s->began_unix_ms = sl_loop_unix_ms(l);
     sl_buf_init(&s->text, 0);
     party_init(&s->visitor, s, cfg->channel == NULL ? "visitor" : "customer");
     party_init(&s->agent, s, "agent");

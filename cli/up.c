@@ -11,6 +11,7 @@
 #include "base/crypto.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "channels/channel.h"
 #include "cli/story.h"
 #include "cli/tcp.h"
 #include "cli/up_child.h"
@@ -182,6 +183,23 @@ static sl_err write_files(struct up *u, struct sl_fail *why)
     return err;
 }
 
+static const char *entry_str(const struct up *u, const char *section, const char *entry, const char *key)
+{
+    char path[200];
+    (void)snprintf(path, sizeof path, "%s.%s.%s", section, entry, key);
+    return sl_config_str(u->cfg, path);
+}
+
+/* Does this inbox's adapter have the key? */
+static bool takes_secret(const struct up *u, const char *inbox)
+{
+    const struct chan_ops *ops = chan_find(sl_str_c(entry_str(u, "inboxes", inbox, "channel")));
+    for (const struct sl_key *k = ops != NULL ? ops->keys : NULL; k != NULL && k->key != NULL; k++)
+        if (strcmp(k->key, "inboxes.*.secret") == 0)
+            return true;
+    return false;
+}
+
 /* An inbox without a secret gets one of the folder's own. */
 static sl_err set_secrets(struct up *u, struct sl_fail *why)
 {
@@ -192,7 +210,7 @@ static sl_err set_secrets(struct up *u, struct sl_fail *why)
     sl_err err = cli_up_files_secret(&u->files, "inboxes.secret", secret, why);
     for (size_t i = 0, n = sl_config_entries(u->cfg, "inboxes", &names); err == SL_OK && i < n; i++) {
         (void)snprintf(key, sizeof key, "inboxes.%s.secret", names[i]);
-        if (sl_config_str(u->cfg, key)[0] == '\0')
+        if (takes_secret(u, names[i]) && sl_config_str(u->cfg, key)[0] == '\0')
             err = set(why, "%s=%s", key, secret);
     }
     return err;
@@ -223,13 +241,6 @@ static sl_err set_password(struct up *u, const char *agent, struct sl_fail *why)
     const sl_err err = sl_password_hash(sl_str_c(p->words), phc);
     return err == SL_OK ? set(why, "%s=%s", key, phc)
                         : sl_fail_set(why, err, 0, "cannot make a password hash");
-}
-
-static const char *entry_str(const struct up *u, const char *section, const char *entry, const char *key)
-{
-    char path[200];
-    (void)snprintf(path, sizeof path, "%s.%s.%s", section, entry, key);
-    return sl_config_str(u->cfg, path);
 }
 
 static sl_err set_agents(struct up *u, struct sl_fail *why)

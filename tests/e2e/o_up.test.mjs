@@ -5,7 +5,10 @@ import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { BIN, freePort, startSluice, until } from './lib/sluice.mjs';
+
+const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 
 // Every process whose command line names the folder.
 function processesOf(dir) {
@@ -43,6 +46,25 @@ test('up --once plays the whole story and leaves nothing behind', async () => {
   assert.equal(ran.status, 0, ran.stdout + ran.stderr);
   for (const words of ['怎么退货', '7 天内可无理由退货', 'refund within 1 to 3', '转人工', 'An agent has joined', '★★★★★', 'every step happened'])
     assert.ok(ran.stdout.includes(words), `the transcript has no "${words}":\n${ran.stdout}`);
+  assert.deepEqual(processesOf(tmp), []);
+  assert.deepEqual(fs.readdirSync(tmp), []);
+  fs.rmdirSync(tmp);
+});
+
+test('up --once --sim plays it on four channels', async () => {
+  const tmp = tempDir(), began = Date.now();
+  const ran = spawnSync(BIN, ['up', '--once', '--config', path.join(ROOT, 'deploy/demo.yaml'), '--set', `bot.faq=${ROOT}/deploy/faq.yaml`, '--sim', path.join(ROOT, 'tests/fakes/play.mjs')],
+    { encoding: 'utf8', timeout: 60000, env: { ...process.env, TMPDIR: tmp } });
+  assert.equal(ran.status, 0, ran.stdout + ran.stderr);
+  const parts = ran.stdout.split(/^== /m).slice(1);
+  assert.deepEqual(parts.map(p => p.split('\n')[0]), ['web chat', 'wechat', 'sms', 'email']);
+  for (const part of parts) {
+    for (const words of ['7 天内可无理由退货', 'refund within 1 to 3', '转人工', '我帮您登记了', '★★★★★', '感谢您的评价'])
+      assert.ok(part.includes(words), `the transcript has no "${words}":\n${part}`);
+    if (!part.startsWith('web chat')) assert.match(part, /the agent sees message \d+: (sent|delivered)/);
+  }
+  assert.match(ran.stdout, /complete on 4 channels: every step happened/);
+  assert.ok(Date.now() - began < 60000);
   assert.deepEqual(processesOf(tmp), []);
   assert.deepEqual(fs.readdirSync(tmp), []);
   fs.rmdirSync(tmp);

@@ -209,7 +209,7 @@ export class Fake {
         const isWhole = typeof result === 'object' && !Array.isArray(result) && ('status' in result || 'raw' in result) && !('errcode' in result);
         const { status = 200, type = 'application/json', headers = {} } = isWhole ? result : {};
         const body = isWhole ? result.raw ?? JSON.stringify(result.json ?? {}) : JSON.stringify(result);
-        rq.rs.writeHead(status, { 'content-type': type, ...headers }).end(body);
+        rq.rs.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body), ...headers }).end(body);
     }
 
     // One submission through HTTP under the knobs. forms: {broken(), slow_down(), go()}: go accepts and gives the answer.
