@@ -66,7 +66,7 @@ static struct sl_str send_name(struct sl_str conv, int64_t number, char out[KEY_
 
 static struct sl_str conv_of(struct sl_str send)
 {
-    const char *slash = memchr(send.ptr, '/', send.len);
+    const char *slash = send.len > 0 ? memchr(send.ptr, '/', send.len) : NULL;
     return sl_str_n(send.ptr, slash != NULL ? (size_t)(slash - send.ptr) : send.len);
 }
 

@@ -397,7 +397,8 @@ static const struct {
     {                                                                                                        \
 #member, offsetof(struct desk, member)                                                               \
     }
-    X(seq), X(gen), X(presence_gen), X(leave_gen), X(place_gen), X(more_gen), X(is_placing), X(place_queue), X(place_at),
+    X(seq),      X(gen),        X(presence_gen), X(leave_gen), X(place_gen),
+    X(more_gen), X(is_placing), X(place_queue),  X(place_at),
 #undef X
 };
 #define DESK_INTS (sizeof desk_ints / sizeof desk_ints[0])

@@ -39,7 +39,7 @@ void wechat_xml_cdata(struct sl_buf *out, const char *name, struct sl_str value)
 struct wechat_answer { /* a passive reply; addresses as the customer's message had them */
     struct sl_str to_openid, from_account;
     int64_t now_unix_s;
-    enum {
+    enum wechat_answer_type {
         WECHAT_ANSWER_TEXT,
         WECHAT_ANSWER_IMAGE,
         WECHAT_ANSWER_VOICE,

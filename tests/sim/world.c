@@ -519,8 +519,8 @@ static struct world *world_new(const struct options *o, uint64_t seed, bool is_t
         UINT64_C(25) << sim_random(w, 4); /* a quiet world and a violent one find different things */
     w->late_chance = sim_chance(w, 500) ? 500 : 20;
     bool is_forgetful = sim_chance(w, 250);
-    (void)snprintf(w->rules, sizeof w->rules, RULES, is_forgetful ? 1500 : 6000,
-                   sim_chance(w, 500) ? 0 : 900, is_forgetful ? 1000 : 600000);
+    (void)snprintf(w->rules, sizeof w->rules, RULES, is_forgetful ? 1500 : 6000, sim_chance(w, 500) ? 0 : 900,
+                   is_forgetful ? 1000 : 600000);
     w->store = memory_store_new(seed);
     bus_args_init(&w->args);
     for (unsigned k = 0; k < SIM_PARTITIONS; k++)
