@@ -186,8 +186,11 @@ static void start_bot(struct process *p, const struct bus_config *cfg)
 
 static void process_start(struct process *p)
 {
-    static void (*const start[])(struct process *, const struct bus_config *) = {
-        [SIM_ROUTER] = start_router, [SIM_GATEWAY] = start_gateway, [SIM_BOT] = start_bot, [SIM_SENDER] = lanes_start};
+    static void (*const start[])(struct process *,
+                                 const struct bus_config *) = {[SIM_ROUTER] = start_router,
+                                                               [SIM_GATEWAY] = start_gateway,
+                                                               [SIM_BOT] = start_bot,
+                                                               [SIM_SENDER] = lanes_start};
     struct world *w = p->w;
     const struct bus_config cfg = {.partitions = SIM_PARTITIONS};
     p->pid = w->next_pid++;
@@ -470,9 +473,9 @@ static void fault_none(struct world *w)
 
 static void cause_fault(struct world *w)
 {
-    static void (*const faults[])(struct world *) = {fault_sender, fault_kill, fault_kill,   fault_sleep, fault_sleep,
-                                                     fault_cut,  fault_cut,    fault_cut,   fault_restart,
-                                                     fault_stop, fault_pushes, fault_none};
+    static void (*const faults[])(struct world *) = {fault_sender,  fault_kill, fault_kill,   fault_sleep,
+                                                     fault_sleep,   fault_cut,  fault_cut,    fault_cut,
+                                                     fault_restart, fault_stop, fault_pushes, fault_none};
     w->faults++;
     faults[sim_random(w, sizeof faults / sizeof faults[0])](w);
 }
