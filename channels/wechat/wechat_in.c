@@ -26,8 +26,18 @@ static void data_end(struct wechat_in *in, struct sl_json *j)
 /* Events carry no id. From and CreateTime, which the platform's page names, are too weak: two clicks in a second are two. */
 static struct sl_str event_id(struct wechat_in *in, const struct wechat_xml *x)
 {
-    static const char *const members[] = {"ToUserName", "FromUserName", "CreateTime", "Event",
-                                          "EventKey",   "Ticket",       "AgentID"};
+    static const char *const members[] = {"ToUserName",
+                                          "FromUserName",
+                                          "CreateTime",
+                                          "Event",
+                                          "EventKey",
+                                          "Ticket",
+                                          "AgentID",
+                                          "MsgID",
+                                          "SubscribeMsgSentEvent/List/MsgID",
+                                          "ScanCodeInfo/ScanResult",
+                                          "Latitude",
+                                          "Longitude"};
     unsigned char digest[32];
     char hex[65];
     struct sl_buf text;

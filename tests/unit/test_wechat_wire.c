@@ -149,6 +149,22 @@ static void test_event_ids_tell_clicks_apart(void **state)
     assert_false(sl_str_eq_c(in.id, first));
 }
 
+/* Two template messages of one second have two receipts. */
+static void test_event_ids_tell_receipts_apart(void **state)
+{
+    (void)state;
+    char first[64];
+    assert_int_equal(
+        read_as(WECHAT_OA, EVENT("TEMPLATESENDJOBFINISH", "<MsgID>1</MsgID><Status>success</Status>")),
+        SL_OK);
+    memcpy(first, in.id.ptr, in.id.len);
+    first[in.id.len] = '\0';
+    assert_int_equal(
+        read_as(WECHAT_OA, EVENT("TEMPLATESENDJOBFINISH", "<MsgID>2</MsgID><Status>success</Status>")),
+        SL_OK);
+    assert_false(sl_str_eq_c(in.id, first));
+}
+
 static void test_receipts_of_templates(void **state)
 {
     (void)state;
@@ -406,6 +422,7 @@ int main(void)
         cmocka_unit_test_teardown(test_menu_answers_are_clicks_and_ratings, done),
         cmocka_unit_test_teardown(test_events_of_every_name, done),
         cmocka_unit_test_teardown(test_event_ids_tell_clicks_apart, done),
+        cmocka_unit_test_teardown(test_event_ids_tell_receipts_apart, done),
         cmocka_unit_test_teardown(test_receipts_of_templates, done),
         cmocka_unit_test_teardown(test_in_refuses_what_is_no_message, done),
         cmocka_unit_test_teardown(test_kf_hint, done),
