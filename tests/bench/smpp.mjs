@@ -1,9 +1,12 @@
 // tests/bench/smpp.mjs - submit_sm from the stream against Kannel with its spool store, the same message centre for both, interleaved rounds.
-// Options: --rounds 3 --messages 10000 --customers 1000 --aof always,everysec --window 100 (of ours; Kannel's is 100) --peer none
+// Options: --rounds 3 --messages 10000 --customers 1000 --aof always,everysec --window 100 (of ours; Kannel's is 100) --peer none --seconds 4
 // Ours: N SEND facts stand in in:{send:sms}; a gateway takes them over, commits, submits, settles. Its processor time is that of the gateway and of
 // Redis, the appending of the facts included. Kannel's: N requests to smsbox' sendsms by wrk; bearerbox and smsbox count, wrk does not.
+// --what ingest: Twilio-signed webhooks, checked and stored before they are answered 200, against the rate of Kannel's sendsms; wrk with 20
+// connections plays both callers. Ours: gateway and Redis (a router stands by to take what is stored; it is not part of the answer).
 // Needs: build/release, gcc; the Debian packages kannel and wrk (without them: said, and only our own figures are shown).
 import { spawn, execFileSync } from 'node:child_process';
+import { createHmac } from 'node:crypto';
 import { mkdtempSync, mkdirSync, writeFileSync, readFileSync, rmSync, existsSync } from 'node:fs';
 import { createServer, connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -15,6 +18,7 @@ const root = path.resolve(here, '../..');
 const option = (name, fallback) => { const i = process.argv.indexOf('--' + name); return i < 0 ? fallback : process.argv[i + 1]; };
 const rounds = +option('rounds', 3), messages = +option('messages', 10000), customers = +option('customers', 1000);
 const window = +option('window', 100), only = option('peer', '');
+const what = option('what', 'submit'), seconds = +option('seconds', 4);
 const aofs = option('aof', 'always,everysec').split(',');
 const sluice = process.env.SLUICE_BIN || path.join(root, 'build/release/cli/sluice');
 const module = path.join(root, 'build/release/bus/module/sluice_redis.so');
@@ -144,7 +148,7 @@ async function kannel() {
   writeFileSync(script, `local n = 0
 request = function() n = n + 1
   return wrk.format('GET', '/cgi-bin/sendsms?username=t&password=t&to=%2B8613' .. (800000000 + n % ${customers}) .. '&text=${TEXT.replaceAll(' ', '+')}') end`);
-  const wrk = start('wrk', 'wrk', ['-t1', '-c20', '-d4s', '-s', script, `http://127.0.0.1:${sendsms}`]);
+  const wrk = start('wrk', 'wrk', ['-t1', '-c20', `-d${seconds}s`, '-s', script, `http://127.0.0.1:${sendsms}`]);
   wrk.isEnding = true;
   await new Promise((resolve) => { wrk.once('exit', resolve); });
   const accepted = +(wrk.output.match(/(\d+) requests in/) || [0, 0])[1], bad = +(wrk.output.match(/Non-2xx or 3xx responses: (\d+)/) || [0, 0])[1];
@@ -160,6 +164,47 @@ request = function() n = n + 1
   await end(bb);
   await end(smsc.child);
   return { rate: (seen.submits - 1) * 1000 / (seen.last_ms - seen.first_ms), busy, accepted: accepted - bad, submits: seen.submits, http: +(wrk.output.match(/Requests\/sec:\s+([\d.]+)/) || [0, 0])[1] };
+}
+
+// ---- ingest: a signed webhook, verified and durable, then 200 ----
+
+const SECRET = 'an auth token for the bench only', WEBHOOK = 'https://bench.example/sms_http/tw', SIGNED = 120000;
+// Twilio's scheme: base64(HMAC-SHA1(token, url + sorted names and values)); each has a MessageSid of its own, 1000 senders take turns.
+function signedRequests(file) {
+  const lines = [];
+  for (let i = 0; i < SIGNED; i++) {
+    const fields = { AccountSid: 'AC00000000000000000000000000000000', Body: TEXT, From: `+8613${800000000 + i % customers}`, MessageSid: `SM${String(i).padStart(32, '0')}`, NumMedia: '0', NumSegments: '1', To: '+15005550006' };
+    const base = WEBHOOK + Object.keys(fields).sort().map((k) => k + fields[k]).join('');
+    lines.push(createHmac('sha1', SECRET).update(base).digest('base64') + '\t' + new URLSearchParams(fields).toString());
+  }
+  writeFileSync(file, lines.join('\n') + '\n');
+}
+async function ingest(aof) {
+  const store = await redis(aof), port = await freePort(), file = path.join(dir, 'ingest.yaml'), requests = path.join(dir, 'requests.tsv'), script = path.join(dir, 'ingest.lua');
+  writeFileSync(file, readFileSync(path.join(here, 'ingest.yaml'), 'utf8').replaceAll('@SOCKET@', store.socket).replaceAll('@PORT@', port));
+  if (!existsSync(requests)) signedRequests(requests);
+  writeFileSync(script, `local list, n = {}, 0
+for line in io.lines('${requests}') do list[#list + 1] = line end
+request = function() n = n % #list + 1
+  local at = list[n]:find('\\t', 1, true)
+  return wrk.format('POST', '/sms_http/tw', {['Content-Type'] = 'application/x-www-form-urlencoded', ['X-Twilio-Signature'] = list[n]:sub(1, at - 1)}, list[n]:sub(at + 1)) end
+`);
+  const gateway = start('sluice gateway', sluice, ['gateway', '--config', file]);
+  await untilOpen(port, 'sluice gateway', gateway);
+  for (let i = 0; i < 100 && !await fetch(`http://127.0.0.1:${port}/readyz`).then((r) => r.ok, () => false); i++) await sleep(100);
+  await sleep(500);
+  const g0 = cpu(gateway.pid), r0 = cpu(store.child.pid);
+  const wrk = start('wrk', 'wrk', ['-t1', '-c20', `-d${seconds}s`, '-s', script, `http://127.0.0.1:${port}`]);
+  wrk.isEnding = true;
+  await new Promise((resolve) => { wrk.once('exit', resolve); });
+  const done = +(wrk.output.match(/(\d+) requests in/) || [0, 0])[1], bad = +(wrk.output.match(/Non-2xx or 3xx responses: (\d+)/) || [0, 0])[1];
+  const busy = { gateway: (cpu(gateway.pid) - g0) / done, redis: (cpu(store.child.pid) - r0) / done };
+  let stored = 0; // what was answered must stand there
+  const out = execFileSync('redis-cli', ['-s', store.socket, '--raw', 'EVAL', "local n = 0 for _, k in ipairs(redis.call('KEYS', 'in:*')) do n = n + redis.call('XLEN', k) end return n", '0'], { encoding: 'utf8' });
+  stored = +out;
+  await end(gateway);
+  await end(store.child);
+  return { rate: +(wrk.output.match(/Requests\/sec:\s+([\d.]+)/) || [0, 0])[1], busy, done, bad, stored };
 }
 
 // ---- the comparison ----
@@ -178,17 +223,19 @@ async function main() {
     const turns = [...aofs, ...(missing.length > 0 || only === 'none' ? [] : ['kannel'])];
     if (round % 2 === 0) turns.reverse();
     for (const turn of turns) {
-      const r = await (turn === 'kannel' ? kannel() : ours(turn));
+      const r = await (turn === 'kannel' ? kannel() : what === 'ingest' ? ingest(turn) : ours(turn));
       rows[turn].push(r);
       if (turn === 'kannel') console.log(`  round ${round} Kannel           ${show(r)}  (sendsms ${r.http.toFixed(0)} requests a second; ${r.accepted} accepted, ${r.submits} submitted)`);
+      else if (what === 'ingest') console.log(`  round ${round} ours ${turn.padEnd(9)}   ${r.rate.toFixed(0)} webhooks a second  CPU ${sum(r.busy).toFixed(1)} us each: ${parts(r.busy)}  (${r.done} answered, ${r.bad} not with 200, ${r.stored} stored)`);
       else console.log(`  round ${round} ours ${turn.padEnd(9)}   ${show(r)}${r.twice ? `  ${r.twice} TWICE` : ''}`);
     }
   }
   for (const aof of aofs) {
     const mine = { rate: median(rows[aof].map((r) => r.rate)), cpu: median(rows[aof].map((r) => sum(r.busy))) };
     if (rows.kannel.length === 0) { console.log(`smpp ${aof}: ${mine.rate.toFixed(0)} a second, ${mine.cpu.toFixed(1)} us a message; no peer, no ratio`); continue; }
-    const theirs = { rate: median(rows.kannel.map((r) => r.rate)), cpu: median(rows.kannel.map((r) => sum(r.busy))) };
-    console.log(`smpp ${aof}: rate ${mine.rate.toFixed(0)} / ${theirs.rate.toFixed(0)} = ${(mine.rate / theirs.rate).toFixed(2)} (goal >= 1.5)   CPU a message ${mine.cpu.toFixed(1)} / ${theirs.cpu.toFixed(1)} us = ${(mine.cpu / theirs.cpu).toFixed(2)} (goal <= 0.5)`);
+    const theirs = { rate: median(rows.kannel.map((r) => (what === 'ingest' ? r.http : r.rate))), cpu: median(rows.kannel.map((r) => sum(r.busy))) };
+    const [least, most] = what === 'ingest' ? [1, 0.6] : [1.5, 0.5];
+    console.log(`${what === 'ingest' ? 'ingest' : 'smpp'} ${aof}: rate ${mine.rate.toFixed(0)} / ${theirs.rate.toFixed(0)} = ${(mine.rate / theirs.rate).toFixed(2)} (goal >= ${least})   CPU a message ${mine.cpu.toFixed(1)} / ${theirs.cpu.toFixed(1)} us = ${(mine.cpu / theirs.cpu).toFixed(2)} (goal <= ${most})`);
   }
 }
 const cleanup = () => { for (const c of children) { c.isEnding = true; c.kill('SIGKILL'); } rmSync(dir, { recursive: true, force: true }); };
