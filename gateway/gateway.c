@@ -167,6 +167,7 @@ static const struct {
     {"GET", "/agent", false, gw_pages_agent},
     {"POST", "/v1/login", false, gw_rest_login},
     {"POST", "/v1/messages", false, gw_rest_messages},
+    {"POST", "/v1/segments", false, gw_segments},
     {"GET", "/v1/conversations/", true, gw_rest_conversation},
     {"GET", "/media/", true, gw_media_get},
     {"POST", GW_UPLOAD_PATH, false, gw_media_post},

@@ -74,6 +74,7 @@ void gw_media_give_link(struct gw *gw, struct chan_request *rq);
 /* rest.c */
 void gw_rest_login(struct gw *gw, struct chan_request *rq);
 void gw_rest_messages(struct gw *gw, struct chan_request *rq);
+void gw_segments(struct gw *gw, struct chan_request *rq); /* segments.c */
 void gw_rest_conversation(struct gw *gw, struct chan_request *rq);
 void gw_rest_problem(struct chan_request *rq, sl_err code, const char *words);
 

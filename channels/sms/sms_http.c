@@ -202,6 +202,36 @@ static void sms_free_keys(struct sms_http *s)
                    s->sign_name, s->template_code, s->template_param, s->app_id};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
+    for (size_t i = 0; i < s->price_count; i++)
+        free(s->prices[i]);
+    free(s->prices);
+}
+
+const char *sms_http_price_class(struct chan *ch, struct sl_str number)
+{
+    const struct sms_http *s = sms_of(ch);
+    const char *found = "";
+    size_t longest = 0;
+    for (size_t i = 0; i < s->price_count; i++) {
+        const char *eq = strchr(s->prices[i], '=');
+        size_t n = eq != NULL ? (size_t)(eq - s->prices[i]) : 0;
+        if (n <= longest || number.len < n || memcmp(number.ptr, s->prices[i], n) != 0)
+            continue;
+        longest = n;
+        found = eq + 1;
+    }
+    return found;
+}
+
+static void read_prices(struct chan *ch, struct sms_http *s, const struct sl_config *cfg)
+{
+    char key[MSG_ID_MAX_BYTES + 64];
+    const char *const *items;
+    chan_key(ch, "price_classes", key);
+    s->price_count = sl_config_list(cfg, key, &items);
+    s->prices = sl_alloc((s->price_count + 1) * sizeof(char *));
+    for (size_t i = 0; i < s->price_count; i++)
+        s->prices[i] = sl_strdup(items[i]);
 }
 
 static void read_keys(struct chan *ch, struct sms_http *s, const struct sl_config *cfg)
@@ -214,6 +244,7 @@ static void read_keys(struct chan *ch, struct sms_http *s, const struct sl_confi
     s->template_code = copy_key(ch, cfg, "template_code");
     s->template_param = copy_key(ch, cfg, "template_param");
     s->app_id = copy_key(ch, cfg, "app_id");
+    read_prices(ch, s, cfg);
 }
 
 static void sms_closed(void *owner)
@@ -316,7 +347,7 @@ static const struct sl_key sms_http_keys[] = {
     {"inboxes.*.template_code", SL_CFG_STR, "", 0, 0, false,
      "Aliyun, Tencent: approved template that carries a free text"},
     {"inboxes.*.template_param", SL_CFG_STR, "content", 0, 0, false, "Aliyun: its one parameter"},
-    {"inboxes.*.price_classes", SL_CFG_LIST, "", 0, 0, true,
+    {"inboxes.*.price_classes", SL_CFG_LIST, "", 0, 0, false,
      "prefix=class, shown before sending: +86=domestic"},
     WEBHOOK_KEYS,
     {.key = NULL}};

@@ -10,4 +10,7 @@
 
 extern const struct chan_ops sms_http_ops;
 
+/* The class of price of a number, as inboxes.*.price_classes says (the longest prefix counts); empty: none. ch: of sms_http_ops. */
+const char *sms_http_price_class(struct chan *ch, struct sl_str number);
+
 #endif

@@ -17,6 +17,8 @@ struct sms_http {
     struct webhook_engine engine; /* first */
     enum sms_provider provider;
     char *account, *number, *country, *region, *sign_name, *template_code, *template_param, *app_id;
+    char **prices; /* "+86=domestic" */
+    size_t price_count;
     struct sms_wait *waits;
 };
 

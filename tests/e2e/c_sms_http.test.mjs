@@ -7,7 +7,7 @@ import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import { createRequire } from 'node:module';
-import { startSluice, sleep, until } from './lib/sluice.mjs';
+import { PASSWORD, startSluice, sleep, until } from './lib/sluice.mjs';
 import { start as startProviders, twilioSignature } from '../fakes/sms_http.mjs';
 
 const require = createRequire(import.meta.url);
@@ -190,5 +190,40 @@ test('an attachment comes in with its bytes; one that cannot be fetched is named
   assert.equal(attachments[0].size, png.length);
   assert.equal(attachments[1].missing, true); // a private address of a stranger's
   assert.equal(entry.m.kind, 'image');
+  await s.stop();
+});
+
+test('what a text costs is told before it is sent, as the calculator nobody here wrote says', async t => {
+  const { SegmentedMessage } = require('sms-segments-calculator');
+  const { s } = await world(t, all => ({ ...all, tw: { ...all.tw, price_classes: ['+=international', '+1=domestic', '+1900=premium'] } }));
+  for (const text of ['hello', 'a'.repeat(161), '你'.repeat(71), '€'.repeat(81), '😀'.repeat(36), 'ç', '👨‍👩‍👧‍👦'.repeat(7)]) {
+    const theirs = new SegmentedMessage(text);
+    const ours = await s.post('/v1/segments', { inbox: 'tw', to: '+15551234567', text });
+    assert.equal(ours.status, 200);
+    assert.deepEqual(ours.body, { encoding: theirs.encodingName, units: theirs.numberOfCharacters, segments: theirs.segmentsCount, price_class: 'domestic' });
+  }
+  assert.equal((await s.post('/v1/segments', { inbox: 'tw', to: '+19005', text: 'x' })).body.price_class, 'premium');
+  assert.equal((await s.post('/v1/segments', { inbox: 'web', text: 'x' })).status, 404);
+  await s.stop();
+});
+
+test('an agent sees it while she types', { skip: !fs.existsSync('/usr/bin/chromium') && 'chromium is not installed' }, async t => {
+  const { chromium } = require('playwright-core');
+  const { s, fake } = await world(t, all => ({ ...all, tw: { ...all.tw, price_classes: ['+1=domestic'] } }));
+  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] });
+  t.after(() => browser.close());
+  const page = await browser.newPage();
+  await page.goto(`${s.url()}/agent?lang=en`);
+  await page.fill('#tenant', 'demo');
+  await page.fill('#name', 'anna');
+  await page.fill('#password', PASSWORD);
+  await page.click('#enter');
+  await fake.customer({ provider: 'twilio', from: '+15557770000', text: '人工' });
+  await page.click('#convs button');
+  await page.click('#accept');
+  await page.waitForFunction(() => !document.querySelector('#send').disabled);
+  await page.fill('#text', '你'.repeat(71));
+  await page.waitForFunction(() => /^2 messages · UCS-2 · 71 characters · domestic$/.test(document.querySelector('#cost').textContent), null, { timeout: 10000 });
+  if (process.env.SLUICE_SHOTS) await page.screenshot({ path: `${process.env.SLUICE_SHOTS}/cost.png` });
   await s.stop();
 });
