@@ -298,12 +298,6 @@ static const struct sl_str *session_slot(int64_t number)
     return &store_names[STORE_NAME_E0 + number % SESSION_ANSWERS];
 }
 
-/* The id of that command, as its sender named it. */
-static const struct sl_str *session_name(int64_t number)
-{
-    return &store_names[STORE_NAME_I0 + number % SESSION_ANSWERS];
-}
-
 /* What the session's token bucket holds now, and how long until it holds one. */
 static double tokens_now(struct functions_call *c, const struct accept *in, int64_t *retry_ms)
 {
@@ -332,18 +326,33 @@ static const struct sl_str *accept_id(const struct functions_call *c, const stru
     return &none;
 }
 
+/* A slot holds "<entry> <the id of that command, as its sender named it>". */
 static void refuse_known(struct functions_call *c, const struct accept *in, int64_t last)
 {
-    struct sl_str entry = SL_STR_NONE, id;
-    bool is_known = in->number > last - SESSION_ANSWERS;
-    if (is_known && store_hash_get(in->session, session_name(in->number), &id) &&
-        !sl_str_eq(id, *accept_id(c, in))) {
-        functions_refuse(c, "CONFLICT another command has this number");
+    struct sl_str slot = SL_STR_NONE;
+    const char *blank = NULL;
+    if (in->number > last - SESSION_ANSWERS && store_hash_get(in->session, session_slot(in->number), &slot))
+        blank = memchr(slot.ptr, ' ', slot.len);
+    if (blank == NULL) {
+        reply_pair(c, "dup", SL_STR_NONE);
         return;
     }
-    if (is_known && !store_hash_get(in->session, session_slot(in->number), &entry))
-        entry = SL_STR_NONE;
-    reply_pair(c, "dup", entry);
+    size_t entry = (size_t)(blank - slot.ptr);
+    if (sl_str_eq(sl_str_n(blank + 1, slot.len - entry - 1), *accept_id(c, in)))
+        reply_pair(c, "dup", sl_str_n(slot.ptr, entry));
+    else
+        functions_refuse(c, "CONFLICT another command has this number");
+}
+
+static void remember_slot(struct functions_call *c, const struct accept *in, struct sl_str entry)
+{
+    const struct sl_str *id = accept_id(c, in);
+    char *text = store_take(c->store, entry.len + 1 + id->len);
+    memcpy(text, entry.ptr, entry.len);
+    text[entry.len] = ' ';
+    memcpy(text + entry.len + 1, id->ptr, id->len);
+    struct sl_str value = sl_str_n(text, entry.len + 1 + id->len);
+    store_hash_set(in->session, session_slot(in->number), &value);
 }
 
 /* true: go on and append; otherwise the reply is given. */
@@ -394,8 +403,7 @@ static void remember_number(struct functions_call *c, const struct accept *in, s
 {
     char text[32];
     store_hash_set(in->session, STORE_NAME(N), &c->arg[1]);
-    store_hash_set(in->session, session_slot(in->number), &entry);
-    store_hash_set(in->session, session_name(in->number), accept_id(c, in));
+    remember_slot(c, in, entry);
     if (in->rate > 0) {
         int n = snprintf(text, sizeof text, "%.3f", in->tokens - 1);
         struct sl_str tokens = sl_str_n(text, (size_t)n);

@@ -23,7 +23,7 @@ local FENCED = 'FENCED another owner holds this partition' -- Redis puts ERR bef
 -- Library functions as locals: a global costs two lookups, in every loop of a commit. There are none yet while this is loaded,
 -- so the first call fetches them.
 local call, find, floor, format, match, max, min, number_of, spread
-local SMALL, SLOTS, NAMES = {}, {}, {} -- "0" to "999" as numbers; the fields of a session's last entries
+local SMALL, SLOTS = {}, {} -- "0" to "999" as numbers; the fields of a session's last entries
 
 local function fetch()
     find, format, match = string.find, string.format, string.match
@@ -34,7 +34,6 @@ local function fetch()
     end
     for i = 0, SESSION_ANSWERS - 1 do
         SLOTS[i] = 'e' .. i
-        NAMES[i] = 'i' .. i -- the sender's id of that command
     end
 end
 
@@ -182,23 +181,23 @@ local function accept(keys, a)
     if not (cap and rate and burst and ttl and first) or count == 0 or after ~= #a + 1 then
         return refuse('BAD counts')
     end
-    local log, session, number, slot, name, id, tokens, now = keys[1], keys[2], nil, nil, nil, nil, nil, nil
+    local log, session, number, slot, id, tokens, now = keys[1], keys[2], nil, nil, nil, nil, nil
     if mode == 'n' then
         number = integer(what)
         if not number or number == 0 or not session then return refuse('BAD number') end
-        slot, name, id = SLOTS[number % SESSION_ANSWERS], NAMES[number % SESSION_ANSWERS], id_of(a, first, after - 1)
+        slot, id = SLOTS[number % SESSION_ANSWERS], id_of(a, first, after - 1)
         local s
         if rate > 0 then
-            s = call('HMGET', session, 'n', slot, name, 'k', 't')
+            s = call('HMGET', session, 'n', slot, 'k', 't')
         else
-            s = call('HMGET', session, 'n', slot, name)
+            s = call('HMGET', session, 'n', slot)
         end
         local last = number_of(s[1] or '0')
         if number <= last then
-            if number > last - SESSION_ANSWERS and s[3] and s[3] ~= id then
-                return refuse('CONFLICT another command has this number')
-            end
-            return {'dup', (number > last - SESSION_ANSWERS and s[2]) or ''}
+            local entry, known -- a slot holds "<entry> <the id of that command, as its sender named it>"
+            if number > last - SESSION_ANSWERS and s[2] then entry, known = match(s[2], '^(%S+) (.*)$') end
+            if entry and known ~= id then return refuse('CONFLICT another command has this number') end
+            return {'dup', entry or ''}
         end
         if number > last + 1 then
             return refuse('GAP ' .. digits(last))
@@ -206,7 +205,7 @@ local function accept(keys, a)
         if rate > 0 then
             now = time_ms()
             local retry_ms
-            tokens, retry_ms = tokens_at(s[4], s[5], now, rate, max(burst, 1))
+            tokens, retry_ms = tokens_at(s[3], s[4], now, rate, max(burst, 1))
             if tokens < 1 then return refuse('RATE ' .. digits(retry_ms)) end
         end
     elseif mode == 'i' then
@@ -225,9 +224,9 @@ local function accept(keys, a)
     local entry = call('XADD', log, '*', spread(a, first, after - 1))
     if mode == 'n' then
         if tokens then
-            call('HSET', session, 'n', what, slot, entry, name, id, 'k', format('%.3f', tokens - 1), 't', digits(now))
+            call('HSET', session, 'n', what, slot, entry .. ' ' .. id, 'k', format('%.3f', tokens - 1), 't', digits(now))
         else
-            call('HSET', session, 'n', what, slot, entry, name, id)
+            call('HSET', session, 'n', what, slot, entry .. ' ' .. id)
         end
         call('PEXPIRE', session, a[6])
     elseif mode == 'i' then

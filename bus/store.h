@@ -35,9 +35,7 @@ struct store_key {
     X(FORKS, "forks") X(TIMER, "timer") X(C, "c") X(NM, "nm") X(E, "e") X(R, "r") X(POSITION, "@")            \
     X(E0, "e0") X(E1, "e1") X(E2, "e2") X(E3, "e3") X(E4, "e4") X(E5, "e5") X(E6, "e6") X(E7, "e7")           \
     X(E8, "e8") X(E9, "e9") X(E10, "e10") X(E11, "e11") X(E12, "e12") X(E13, "e13") X(E14, "e14")             \
-    X(E15, "e15") X(I0, "i0") X(I1, "i1") X(I2, "i2") X(I3, "i3") X(I4, "i4") X(I5, "i5") X(I6, "i6")         \
-    X(I7, "i7") X(I8, "i8") X(I9, "i9") X(I10, "i10") X(I11, "i11") X(I12, "i12") X(I13, "i13")               \
-    X(I14, "i14") X(I15, "i15")
+    X(E15, "e15")
 /* clang-format on */
 enum store_name {
 #define X(name, text) STORE_NAME_##name,

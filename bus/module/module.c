@@ -54,18 +54,36 @@ struct store {
 
 static RedisModuleString *names[STORE_NAME_COUNT]; /* made when the module is loaded */
 
-/* ---- strings ---- */
+/* ---- memory of one call: Redis runs one at a time, so all share one block; what does not fit is Redis' own pool's ---- */
+
+#define BLOCK_BYTES 65536
+static struct {
+    _Alignas(16) char bytes[BLOCK_BYTES];
+    size_t used;
+} block;
+
+static void *take(struct store *s, size_t n)
+{
+    size_t rounded = (n + 15) & ~(size_t)15;
+    if (rounded < n || rounded > sizeof block.bytes - block.used)
+        return RedisModule_PoolAlloc(s->ctx, n);
+    void *p = block.bytes + block.used;
+    block.used += rounded;
+    return p;
+}
 
 static void *pool(struct store *s, size_t n)
 {
-    void *p = RedisModule_PoolAlloc(s->ctx, n);
+    void *p = take(s, n);
     memset(p, 0, n);
     return p;
 }
 
+/* ---- strings ---- */
+
 static RedisModuleString *keep(struct store *s, RedisModuleString *string)
 {
-    struct kept *k = RedisModule_PoolAlloc(s->ctx, sizeof *k);
+    struct kept *k = take(s, sizeof *k);
     *k = (struct kept){.string = string, .next = s->kept};
     s->kept = k;
     return string;
@@ -123,7 +141,7 @@ bool store_open(struct store_key *key, const struct sl_str *name)
     struct store *s = key->store;
     RedisModuleKey *handle =
         RedisModule_OpenKey(s->ctx, string_of(s, name), REDISMODULE_READ | REDISMODULE_WRITE);
-    struct opened *o = RedisModule_PoolAlloc(s->ctx, sizeof *o);
+    struct opened *o = take(s, sizeof *o);
     *o = (struct opened){.key = handle, .next = s->opened};
     s->opened = o;
     key->handle = handle;
@@ -283,7 +301,7 @@ static RedisModuleString **strings_of(struct store *s, const struct sl_str *item
 
 static void note_id(struct store *s, struct store_id id)
 {
-    struct given_id *g = RedisModule_PoolAlloc(s->ctx, sizeof *g);
+    struct given_id *g = take(s, sizeof *g);
     *g = (struct given_id){.id = id};
     if (s->last_id != NULL)
         s->last_id->next = g;
@@ -448,13 +466,15 @@ void store_reply_hash(struct store *s, struct store_key *hash)
 
 static bool store_begin(struct store *s, RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
 {
-    struct sl_str *str = RedisModule_PoolAlloc(ctx, (size_t)argc * sizeof *str);
+    block.used = 0; /* of the call before */
+    *s = (struct store){.ctx = ctx, .argv = argv, .argc = (size_t)argc};
+    struct sl_str *str = take(s, (size_t)argc * sizeof *str);
     size_t bytes = 0;
     for (int i = 0; i < argc; i++) {
         str[i] = view(argv[i]);
         bytes += str[i].len;
     }
-    *s = (struct store){.ctx = ctx, .argv = argv, .str = str, .argc = (size_t)argc};
+    s->str = str;
     return bytes <= ARGS_BYTES_MAX;
 }
 
