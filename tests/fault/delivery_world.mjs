@@ -58,17 +58,23 @@ export const CHANNELS = {
 export class DeliveryWorld extends World {
     constructor(options) {
         super({ partitions: 8, routers: 1, gateways: 2, bots: 0, agents: 1, lossyPercent: 0, ...options });
-        this.channels = options.channels ?? Object.keys(CHANNELS).filter(name => name !== 'email');      // there is no such adapter yet
+        this.channels = options.channels ?? Object.keys(CHANNELS);
     }
 
     get tags() { return [...super.tags, ...(this.channels ?? []).map(name => `send:${name}`)]; }
 
     async start() {
         this.fakes = {};
-        this.lmtpPort = await freePort();
         for (const name of this.channels) this.fakes[name] = await CHANNELS[name].start(this);
         await super.start();
         this.aim(0);
+    }
+
+    // A gateway has a door of its own for mail.
+    async addRole(kind, i) {
+        this.lmtpPort = await freePort();
+        await super.addRole(kind, i);
+        this.processes.at(-1).lmtpPort = this.lmtpPort;
     }
 
     config(extra, url) {
@@ -78,7 +84,7 @@ export class DeliveryWorld extends World {
             for (const [key, value] of Object.entries({ ...COMMON, ...CHANNELS[name].config(this.fakes[name], this), ...this.options.inbox }))
                 inboxes.push(`    ${key}: ${typeof value === 'string' ? JSON.stringify(value) : value}`);
         }
-        return [...lines.slice(0, at), ...inboxes, ...lines.slice(at)].join('\n');
+        return [...lines.slice(0, at), ...inboxes, 'media:', `  dir: ${path.join(this.dir, 'media')}`, ...lines.slice(at)].join('\n');
     }
 
     env(kind) {
@@ -103,6 +109,7 @@ export class DeliveryWorld extends World {
 
     // Providers call one gateway; a front would choose for them.
     aim(i) {
+        this.lmtpPort = this.of('gateway')[i].lmtpPort;
         for (const name of this.channels)
             CHANNELS[name].aim?.(this.fakes[name], `http://127.0.0.1:${this.gatewayPorts[i]}/${CHANNELS[name].hooks}/${name}`, this);
     }
