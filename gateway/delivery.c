@@ -46,7 +46,7 @@ struct gw_sender {
     char *limits; /* JSON for the lane */
     char hash[17];
     bool is_free, is_held;
-    bool is_limits_told, is_telling;
+    bool is_limits_told, is_telling, is_alarmed;
     struct chan_job *jobs;
     size_t job_count;
     struct sl_metric *queued, *flying, *unknown, *early, *breaker, *kept;
@@ -453,9 +453,21 @@ static void survey_end(struct gw_delivery *d)
         sl_timer_start(&d->survey, SURVEY_MS);
 }
 
+/* While the breaker is not closed a person should look: the account or the way to its provider is broken. */
+static void alarm_of_breaker(struct gw_sender *s, const struct gw_lane *l)
+{
+    bool is_on = l != NULL && l->breaker != LANE_CLOSED;
+    if (is_on == s->is_alarmed || s->box->is_closed)
+        return;
+    s->is_alarmed = is_on;
+    gw_host.alarm(s->box->inbox.ch, "send_breaker", is_on,
+                  "many messages in a row failed: sending pauses, and one message at a time tries again");
+}
+
 static void write_gauges(struct gw_sender *s)
 {
     const struct gw_lane *l = s->part != NULL ? part_peek(s->part, &gw_lane_kind, LANE_ID) : NULL;
+    alarm_of_breaker(s, l);
     sl_gauge_set(s->queued, l != NULL ? l->queued : 0);
     sl_gauge_set(s->flying, l != NULL ? (int64_t)l->flying_count : 0);
     sl_gauge_set(s->unknown, l != NULL ? l->unknown : 0);

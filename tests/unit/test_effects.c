@@ -238,6 +238,57 @@ static void test_effects_timer_parse_takes_the_last_two_parts(void **unused)
     assert_int_equal(effects_timer_parse(SL_STR("a|b|c"), &object, &name, &gen), SL_EINVAL);
 }
 
+static const struct state_kind note_kind = {
+    .prefix = "note", .size = sizeof(struct counter), .decode = counter_decode, .encode = counter_encode};
+
+/* Never asks for a state; says a deed that names the lease epoch. */
+static void blind_step(struct effects *fx, const struct event *ev, int64_t now_ms)
+{
+    (void)now_ms;
+    if (sl_str_eq_c(ev->text, "drop")) {
+        fx_drop(fx, &note_kind, ev->conv);
+        return;
+    }
+    struct counter *c = fx_blank(fx, &note_kind, ev->conv);
+    assert_int_equal(c->value, 0); /* whatever stood there */
+    c->value = ev->number;
+    fx_changed(fx, c);
+    fx_do(fx, &(struct event){.type = EVENT_SEND, .conv = ev->conv, .control = fx_epoch(fx)});
+}
+
+static void test_effects_deeds_and_states_that_are_not_looked_at(void **state)
+{
+    static const struct part_ops blind = {.name = "blind", .step = blind_step};
+    struct state_cache *cache = state_cache_new(100);
+    struct effects *fx = effects_new("send:x", cache, false);
+    struct state *const *states;
+    const struct event *deeds;
+    (void)state;
+    effects_set_epoch(fx, 42);
+    effects_clear(fx);
+    struct event ev = {.type = EVENT_SEND, .conv = SL_STR("a"), .number = 5, .entry = SL_STR("1-1")};
+    assert_int_equal(effects_run(fx, &blind, &ev, 1), FX_DONE); /* never FX_MISSING */
+    ev.number = 6;
+    assert_int_equal(effects_run(fx, &blind, &ev, 1), FX_DONE);
+    assert_int_equal(effects_deeds(fx, &deeds), 2);
+    assert_int_equal(deeds[1].control, 42);
+    assert_int_equal(effects_states(fx, &states), 1);
+    assert_int_equal(((const struct counter *)(const void *)states[0])->value, 6);
+    effects_written(fx);
+    assert_non_null(state_cache_peek(cache, &note_kind, SL_STR("a")));
+    effects_clear(fx);
+    assert_int_equal(effects_deeds(fx, &deeds), 0);
+    ev.text = SL_STR("drop");
+    assert_int_equal(effects_run(fx, &blind, &ev, 1), FX_DONE);
+    assert_false(effects_has_deleted(fx)); /* no history: the batch goes on */
+    assert_int_equal(effects_states(fx, &states), 1);
+    assert_true(states[0]->is_deleted);
+    effects_written(fx);
+    assert_null(state_cache_peek(cache, &note_kind, SL_STR("a")));
+    effects_free(&fx);
+    state_cache_free(&cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +300,7 @@ int main(void)
         cmocka_unit_test(test_effects_bury_leaves_placeholder_and_record),
         cmocka_unit_test(test_effects_written_drops_deleted_states),
         cmocka_unit_test(test_effects_cache_keeps_changed_states),
+        cmocka_unit_test(test_effects_deeds_and_states_that_are_not_looked_at),
         cmocka_unit_test(test_effects_timer_parse_takes_the_last_two_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
