@@ -21,7 +21,8 @@
 #define BATCH_MAX    50 /* mails of one turn */
 #define LINES_MAX    (256u << 10)
 #define CONNECT_MS   10000
-#define WHOLE_MS     120000
+#define WHOLE_MS     120000 /* of a mail */
+#define COMMAND_MS   15000
 #define RETRY_MIN_MS 2000
 #define AGAIN_DAYS   7 /* after a change of UIDVALIDITY: younger than the horizon in which a repeat is known */
 #define CURSOR       "imap-cursor"
@@ -34,7 +35,8 @@ enum imap_step {
     IMAP_FETCH,
     IMAP_STORE,
     IMAP_SAVE,
-    IMAP_MARK
+    IMAP_MARK,
+    IMAP_LEAVE
 };
 
 struct email_imap {
@@ -49,6 +51,8 @@ struct email_imap {
     uint64_t uid[BATCH_MAX];
     size_t uid_count, uid_at;
     bool is_more; /* the batch was full */
+    /* The connection has the mailbox selected: STATUS would tell what was there then (RFC 3501 6.3.10), so it is closed. */
+    bool has_selected, is_beginning;
     uint64_t intake;
     char url[1024], command[512];
     unsigned failures;
@@ -84,6 +88,7 @@ static sl_err on_setup(void *arg, void *easy, struct sl_fail *why)
     curl_easy_setopt(easy, CURLOPT_USE_SSL, (long)(is_loopback ? CURLUSESSL_TRY : CURLUSESSL_ALL));
     if (em->ca_file[0] != '\0')
         curl_easy_setopt(easy, CURLOPT_CAINFO, em->ca_file);
+    curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, p->step == IMAP_LEAVE ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_USERNAME, em->user);
     curl_easy_setopt(easy, CURLOPT_PASSWORD, em->password);
     return SL_OK;
@@ -109,13 +114,15 @@ static void again_later(struct email_imap *p, const char *what, const char *word
     sl_timer_start(&p->pause, wait / 2 + sl_loop_jitter(chan_loop(p->em->ch), wait / 2));
 }
 
+static void read_cursor(struct email_imap *p);
+static void poll_over(struct email_imap *p);
 static void on_status(struct email_imap *p);
 static void on_search(struct email_imap *p);
 static void on_fetched(struct email_imap *p);
 static void next_mail(struct email_imap *p);
 
-static const char *const step_names[] = {"idle",  "cursor", "status", "search",
-                                         "fetch", "store",  "save",   "mark"};
+static const char *const step_names[] = {"idle",  "cursor", "status", "search", "fetch",
+                                         "store", "save",   "mark",   "leave"};
 
 static void on_done(void *arg, void *easy, sl_err err, bool is_begun, const struct sl_fail *why)
 {
@@ -126,6 +133,11 @@ static void on_done(void *arg, void *easy, sl_err err, bool is_begun, const stru
     p->transfer = 0;
     if (p->em->is_closing || p->em->is_draining || !p->em->is_holder) {
         p->step = IMAP_IDLE;
+        return;
+    }
+    if (step == IMAP_LEAVE) {
+        p->has_selected = false;
+        (p->is_beginning ? read_cursor : poll_over)(p);
         return;
     }
     if (err != SL_OK && step != IMAP_MARK) {
@@ -148,8 +160,11 @@ static void on_done(void *arg, void *easy, sl_err err, bool is_begun, const stru
 static void transfer(struct email_imap *p, enum imap_step step, size_t max)
 {
     struct sl_fail why = {.text = ""};
-    const struct sl_http_transfer t = {
-        .setup = on_setup, .done = on_done, .arg = p, .connect_ms = CONNECT_MS, .whole_ms = WHOLE_MS};
+    const struct sl_http_transfer t = {.setup = on_setup,
+                                       .done = on_done,
+                                       .arg = p,
+                                       .connect_ms = CONNECT_MS,
+                                       .whole_ms = step == IMAP_FETCH ? WHOLE_MS : COMMAND_MS};
     p->step = step;
     sl_buf_fini(&p->in);
     sl_buf_init(&p->in, max);
@@ -213,6 +228,11 @@ static void read_uids(struct email_imap *p)
 
 static void poll_over(struct email_imap *p)
 {
+    if (p->has_selected) {
+        p->is_beginning = false;
+        imap_go(p, IMAP_LEAVE);
+        return;
+    }
     p->failures = 0;
     if (p->is_alarmed)
         chan_host_of(p->em->ch)->alarm(p->em->ch, "imap", false, "");
@@ -381,7 +401,11 @@ static void imap_go(struct email_imap *p, enum imap_step step)
     if (step == IMAP_STATUS) {
         (void)snprintf(p->command, sizeof p->command, "STATUS %s (UIDVALIDITY UIDNEXT)", em->imap_mailbox);
         transfer(p, step, LINES_MAX);
+    } else if (step == IMAP_LEAVE) {
+        (void)snprintf(p->command, sizeof p->command, "NOOP");
+        transfer(p, step, LINES_MAX);
     } else if (step == IMAP_SEARCH) {
+        p->has_selected = true;
         write_search(p);
         transfer(p, step, LINES_MAX);
     } else if (step == IMAP_FETCH) {
@@ -403,6 +427,15 @@ static void on_pause(void *arg)
     struct email_imap *p = arg;
     if (!p->em->is_holder || p->em->is_draining || p->step != IMAP_IDLE)
         return;
+    p->is_beginning = p->has_selected;
+    if (p->has_selected) /* the last look ended early */
+        imap_go(p, IMAP_LEAVE);
+    else
+        read_cursor(p);
+}
+
+static void read_cursor(struct email_imap *p)
+{
     p->step = IMAP_CURSOR;
     if (email_kv(p->em, CHAN_KV_GET, CURSOR, SL_STR_NONE, SL_STR_NONE, 0, on_cursor, p) != SL_OK)
         again_later(p, "cursor", "the store is not there");

@@ -158,8 +158,7 @@ test('what cannot be parsed is put aside, and the next mail is taken', async () 
   const info = await give(lmtp, { raw: deep });
   assert.match(info.response, /^250/);
   await until('the quarantine', async () => Object.keys(await s.redisClient.hgetall('box:{send:mail}:quarantine')).length > 0);
-  const [[id, why]] = Object.entries(await s.redisClient.hgetall('box:{send:mail}:quarantine'));
-  assert.match(id, /^f[0-9a-f]{64}$/);
+  const [, why] = Object.entries(await s.redisClient.hgetall('box:{send:mail}:quarantine')).find(([name]) => /^f[0-9a-f]{64}$/.test(name));
   assert.match(why, /nested deeper than 20/);
   assert.equal(await s.metric('sluice_email_total', 'what="quarantined"'), 1);
 });
