@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LEASE_MS     3000 /* after kill -9 another gateway holds the lane within lease + survey */
 #define SURVEY_MS    500
 #define TAIL_COUNT   128
 #define CACHE_MAX    20000
@@ -60,6 +59,7 @@ struct gw_delivery {
     struct gw_sender **senders;
     size_t count;
     int64_t store_now_ms;
+    uint64_t lease_ms; /* after kill -9 another gateway holds the lane within lease + survey */
     struct sl_timer survey;
     bool is_surveying, is_stopping, is_freed;
     unsigned in_flight; /* callbacks still to come */
@@ -435,7 +435,7 @@ static void acquire(struct gw_sender *s)
         const struct part_config cfg = {.bus = s->d->gw->bus,
                                         .tail = s->d->tail,
                                         .run = sl_str_c(s->d->run),
-                                        .lease_ms = LEASE_MS,
+                                        .lease_ms = s->d->lease_ms,
                                         .history_keep = HISTORY_KEEP,
                                         .cache_max = CACHE_MAX};
         const struct part_events events = {
@@ -675,6 +675,7 @@ void gw_delivery_add(struct gw_delivery *d, struct gw_box *box, const struct sl_
 {
     if (!(chan_ops_of(box->inbox.ch)->caps & CHAN_CAP_SEND))
         return;
+    d->lease_ms = (uint64_t)sl_config_int(cfg, "gateway.lease");
     struct gw_sender *s = box->sender;
     if (s == NULL) {
         s = sl_alloc(sizeof *s);

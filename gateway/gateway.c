@@ -32,6 +32,8 @@ const struct sl_key gw_keys[] = {
      "WebSocket messages of one socket in a second; beyond it the socket is closed with 4429"},
     {"gateway.repeat", SL_CFG_MS, "10s", 100, 60000, false,
      "how long a command is repeated whose outcome the store did not tell"},
+    {"gateway.lease", SL_CFG_MS, "3s", 500, 60000, false,
+     "how long a delivery lane is kept for a gateway that stopped answering"},
     {"media.dir", SL_CFG_STR, "", 0, 0, false,
      "folder of attachments, shared by all gateways; empty: none are kept"},
     {"media.public_url", SL_CFG_STR, "", 0, 0, false,

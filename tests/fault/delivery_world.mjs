@@ -70,7 +70,7 @@ export class DeliveryWorld extends World {
         this.aim(0);
     }
 
-    // A gateway has a door of its own for mail.
+    // A gateway has a door of its own for mail; its lanes are free soon after it died.
     async addRole(kind, i) {
         this.lmtpPort = await freePort();
         await super.addRole(kind, i);
@@ -78,7 +78,7 @@ export class DeliveryWorld extends World {
     }
 
     config(extra, url) {
-        const lines = super.config(extra, url).split('\n'), at = lines.indexOf('agents:'), inboxes = [];
+        const lines = super.config(extra.map(line => (line === 'gateway:' ? 'gateway:\n  lease: 1s' : line)), url).split('\n'), at = lines.indexOf('agents:'), inboxes = [];
         for (const name of this.channels) {
             inboxes.push(`  ${name}:`);
             for (const [key, value] of Object.entries({ ...COMMON, ...CHANNELS[name].config(this.fakes[name], this), ...this.options.inbox }))
