@@ -2,7 +2,7 @@
 // Options: --rounds 3 --messages 10000 --customers 1000 --aof always,everysec --window 100 (of ours; Kannel's is 100) --peer none --seconds 4
 // Ours: N SEND facts stand in in:{send:sms}; a gateway takes them over, commits, submits, settles. Its processor time is that of the gateway and of
 // Redis, the appending of the facts included. Kannel's: N requests to smsbox' sendsms by wrk; bearerbox and smsbox count, wrk does not.
-// --what ingest: Twilio-signed webhooks, checked and stored before they are answered 200, against the rate of Kannel's sendsms; wrk with 20
+// --what ingest: Twilio-signed webhooks, checked and stored before they are answered 200, against the rate of Kannel's sendsms; wrk with 64
 // connections plays both callers. Ours: gateway and Redis (a router stands by to take what is stored; it is not part of the answer).
 // Needs: build/release, gcc; the Debian packages kannel and wrk (without them: said, and only our own figures are shown).
 import { spawn, execFileSync } from 'node:child_process';
@@ -17,6 +17,7 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const root = path.resolve(here, '../..');
 const option = (name, fallback) => { const i = process.argv.indexOf('--' + name); return i < 0 ? fallback : process.argv[i + 1]; };
 const rounds = +option('rounds', 3), messages = +option('messages', 10000), customers = +option('customers', 1000);
+const connections = +option('connections', 64);
 const window = +option('window', 100), only = option('peer', '');
 const what = option('what', 'submit'), seconds = +option('seconds', 4);
 const aofs = option('aof', 'always,everysec').split(',');
@@ -148,7 +149,7 @@ async function kannel() {
   writeFileSync(script, `local n = 0
 request = function() n = n + 1
   return wrk.format('GET', '/cgi-bin/sendsms?username=t&password=t&to=%2B8613' .. (800000000 + n % ${customers}) .. '&text=${TEXT.replaceAll(' ', '+')}') end`);
-  const wrk = start('wrk', 'wrk', ['-t1', '-c20', `-d${seconds}s`, '-s', script, `http://127.0.0.1:${sendsms}`]);
+  const wrk = start('wrk', 'wrk', ['-t1', `-c${connections}`, `-d${seconds}s`, '-s', script, `http://127.0.0.1:${sendsms}`]);
   wrk.isEnding = true;
   await new Promise((resolve) => { wrk.once('exit', resolve); });
   const accepted = +(wrk.output.match(/(\d+) requests in/) || [0, 0])[1], bad = +(wrk.output.match(/Non-2xx or 3xx responses: (\d+)/) || [0, 0])[1];
@@ -194,7 +195,7 @@ request = function() n = n % #list + 1
   for (let i = 0; i < 100 && !await fetch(`http://127.0.0.1:${port}/readyz`).then((r) => r.ok, () => false); i++) await sleep(100);
   await sleep(500);
   const g0 = cpu(gateway.pid), r0 = cpu(store.child.pid);
-  const wrk = start('wrk', 'wrk', ['-t1', '-c20', `-d${seconds}s`, '-s', script, `http://127.0.0.1:${port}`]);
+  const wrk = start('wrk', 'wrk', ['-t1', `-c${connections}`, `-d${seconds}s`, '-s', script, `http://127.0.0.1:${port}`]);
   wrk.isEnding = true;
   await new Promise((resolve) => { wrk.once('exit', resolve); });
   const done = +(wrk.output.match(/(\d+) requests in/) || [0, 0])[1], bad = +(wrk.output.match(/Non-2xx or 3xx responses: (\d+)/) || [0, 0])[1];
