@@ -1032,11 +1032,27 @@ static void customer_says(struct talk *t, enum msg_kind kind)
                           .is_result = true});
 }
 
+/* Sent by a machine, as the channel found out ("auto":true, an out-of-office mail): people see it, nobody answers it. */
+static bool is_automatic(const struct event *ev)
+{
+    if (!sl_str_find(ev->data, SL_STR("\"auto\":true"), &(size_t){0}))
+        return false;                             /* the usual case costs no parse */
+    json_t *root = sl_json_parse(ev->data, NULL); /* owned */
+    bool is_auto = root != NULL && json_is_true(json_object_get(root, "auto"));
+    json_decref(root);
+    return is_auto;
+}
+
 /* What a bot is told of a message: its words, or what kind of thing it was. */
 static void ask_bot(struct talk *t, enum msg_kind kind)
 {
     struct conversation *c = t->c;
     const struct event *ev = t->ev;
+    if (is_automatic(ev)) {
+        if (c->is_answered && c->pending.len == 0)
+            hold(t, t->rules->bot_idle_ms);
+        return;
+    }
     if (ev->text.len > 0) {
         conversation_remember(c, ev->text);
     } else {
@@ -1097,7 +1113,7 @@ static void on_agents_message(struct talk *t)
         return;
     }
     customer_says(t, kind);
-    if (t->c->is_waiting)
+    if (t->c->is_waiting || is_automatic(t->ev))
         return; /* the deadline runs from the first message that waits */
     t->c->is_waiting = 1;
     hold(t, t->rules->agent_idle_ms);

@@ -300,6 +300,28 @@ static void test_a_proven_thread_is_found_or_the_message_finds_its_own(void **st
     close_stage(&s);
 }
 
+/* An out-of-office mail is seen by people; no bot is asked, nobody is said to be waiting. What only looks like the flag is none. */
+static void test_what_a_machine_sent_is_not_answered(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(&conversation_ops, "3");
+    struct event mail = {.type = EVENT_MESSAGE,
+                         .addr = ADDR,
+                         .id = S("m1"),
+                         .text = S("I am on holiday. Back on Monday."),
+                         .channel = S("email"),
+                         .lane = S(LANE),
+                         .data = S("{\"auto\":true,\"email\":{\"auto\":\"reply\"}}")};
+    stage_run(s, &mail);
+    assert_int_equal(stage_facts(s, EVENT_OPENED), 1);
+    assert_int_equal(stage_facts(s, EVENT_TASK), 0);
+    mail.id = S("m2");
+    mail.data = S("{\"note\":\"\\\"auto\\\":true\",\"auto\":false}");
+    stage_run(s, &mail);
+    assert_int_equal(stage_facts(s, EVENT_TASK), 1);
+    stage_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_a_click_grants_for_a_minute_beside_the_longer_grant),
         cmocka_unit_test(test_comfort_does_not_take_the_last_sends),
         cmocka_unit_test(test_a_digit_is_the_rating),
+        cmocka_unit_test(test_what_a_machine_sent_is_not_answered),
         cmocka_unit_test(test_a_proven_thread_is_found_or_the_message_finds_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
