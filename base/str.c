@@ -202,8 +202,8 @@ bool sl_buf_grow(struct sl_buf *b, size_t n)
     size_t need = b->len + n + 1;
     size_t cap = b->cap < 64 ? 64 : b->cap;
     while (cap < need)
-        cap = cap > max / 2 ? need : cap * 2;
-    cap = cap > max ? max + 1 : cap; /* so the quick way above never passes the maximum */
+        cap = cap > max / 2 ? max + 1 : cap * 2; /* not to `need`: each byte beyond would copy all of them */
+    cap = cap > max ? max + 1 : cap;             /* so the quick way above never passes the maximum */
     b->ptr = sl_realloc(b->ptr, cap);
     b->cap = cap;
     return true;

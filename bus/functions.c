@@ -275,7 +275,8 @@ static void reply_next_due(struct functions_call *c, struct store_key *timers)
         store_reply_text(c->store, SL_STR_NONE);
         return;
     }
-    int n = snprintf(text, sizeof text, "%.0f", score);
+    /* commit writes none below 0; a score of somebody else's could have 300 digits */
+    int n = snprintf(text, sizeof text, "%.0f", score > -IN_LOG ? score : -IN_LOG);
     store_reply_text(c->store, sl_str_n(text, (size_t)n));
 }
 

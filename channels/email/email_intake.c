@@ -320,6 +320,8 @@ static sl_err put_media(struct email_intake *in, struct sl_str bytes, struct sl_
 
 static void quarantine_bytes(struct email_intake *in, struct sl_str bytes, struct sl_str name)
 {
+    if (bytes.len == 0) /* the media store keeps no nothing, and the mail would come back for ever */
+        bytes = SL_STR("\r\n");
     const sl_err err = put_media(in, bytes, SL_STR("message/rfc822"), name, on_quarantine_stored);
     if (err == SL_ETOOBIG && !in->is_cut)
         quarantine_head(in);

@@ -172,13 +172,13 @@ static void on_mail(struct email_lmtp *l, struct sl_str arg)
     }
 }
 
-static struct sl_str lower_copy(struct email_heap *h, struct sl_str s)
+/* Not in the transaction's memory: a peer may ask for any number of recipients that are refused. */
+static struct sl_str lower(struct sl_str s, char out[EMAIL_ADDRESS_MAX_BYTES])
 {
-    struct sl_str copy = email_heap_copy(h, s);
-    char *p = (char *)(uintptr_t)copy.ptr;
-    for (size_t i = 0; i < copy.len; i++)
-        p[i] = (char)((unsigned char)p[i] < 0x80 ? tolower((unsigned char)p[i]) : p[i]);
-    return copy;
+    sl_assert(s.len <= EMAIL_ADDRESS_MAX_BYTES); /* email_address_ok */
+    for (size_t i = 0; i < s.len; i++)
+        out[i] = (char)((unsigned char)s.ptr[i] < 0x80 ? tolower((unsigned char)s.ptr[i]) : s.ptr[i]);
+    return sl_str_n(out, s.len);
 }
 
 static void on_rcpt(struct email_lmtp *l, struct sl_str arg)
@@ -198,12 +198,13 @@ static void on_rcpt(struct email_lmtp *l, struct sl_str arg)
     } else if (l->recipient_count == EMAIL_LMTP_RECIPIENTS_MAX) {
         reply(l, "452 4.5.3 too many recipients");
     } else {
-        const struct sl_str address = lower_copy(l->heap, path);
+        char text[EMAIL_ADDRESS_MAX_BYTES];
+        const struct sl_str address = lower(path, text);
         if (!l->o.is_ours(l->o.arg, address)) {
             reply(l, "550 5.1.1 no such recipient here");
             return;
         }
-        l->recipients[l->recipient_count++] = address;
+        l->recipients[l->recipient_count++] = email_heap_copy(l->heap, address);
         reply(l, "250 2.1.5 ok");
     }
 }

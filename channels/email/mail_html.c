@@ -22,13 +22,31 @@ struct arena_block {
 struct arena {
     struct arena_block *last;
     size_t total;
-    jmp_buf over; /* gumbo does not look whether it got memory */
+    const GumboNode *node; /* the newest; it has its place in the tree when the next one is made */
+    size_t attributes;     /* since then */
+    jmp_buf over;          /* gumbo does not look whether it got memory */
 };
+
+/* gumbo compares each tag with all that are open and each attribute with all before it: a small body could keep a thread for
+ * minutes. What it asks memory for tells how far it is. */
+static void check_shape(struct arena *a, size_t n, const void *p)
+{
+    unsigned depth = 0;
+    if (n == sizeof(GumboAttribute) && ++a->attributes > EMAIL_HTML_ATTRIBUTES_MAX)
+        longjmp(a->over, 1);
+    if (n != sizeof(GumboNode))
+        return;
+    for (const GumboNode *up = a->node; up != NULL; up = up->parent)
+        if (++depth > EMAIL_HTML_DEPTH_MAX)
+            longjmp(a->over, 1);
+    a->attributes = 0;
+    a->node = p;
+}
 
 static void *arena_get(void *userdata, size_t n)
 {
     struct arena *a = userdata;
-    const size_t align = _Alignof(max_align_t);
+    const size_t align = _Alignof(max_align_t), asked = n;
     n = (n + align - 1) / align * align;
     if (n > EMAIL_HTML_ARENA_BYTES || a->total > EMAIL_HTML_ARENA_BYTES - n)
         longjmp(a->over, 1);
@@ -44,6 +62,8 @@ static void *arena_get(void *userdata, size_t n)
     void *p = b->bytes + b->used;
     b->used += n;
     a->total += n;
+    memset(p, 0, n); /* check_shape may read it before gumbo has filled it */
+    check_shape(a, asked, p);
     return p;
 }
 

@@ -4,6 +4,7 @@ import { test, before, after } from 'node:test';
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import nodemailer from 'nodemailer';
@@ -161,6 +162,15 @@ test('what cannot be parsed is put aside, and the next mail is taken', async () 
   const [, why] = Object.entries(await s.redisClient.hgetall('box:{send:mail}:quarantine')).find(([name]) => /^f[0-9a-f]{64}$/.test(name));
   assert.match(why, /nested deeper than 20/);
   assert.equal(await s.metric('sluice_email_total', 'what="quarantined"'), 1);
+});
+
+test('a mail of no bytes is put aside, too: its server must not bring it again for ever', async () => {
+  const talk = await new Promise((resolve, reject) => {
+    let said = '';
+    const peer = net.connect(lmtp, '127.0.0.1', () => peer.write(`LHLO x\r\nMAIL FROM:<a@b.cn>\r\nRCPT TO:<${ADDRESS}>\r\nDATA\r\n.\r\nQUIT\r\n`));
+    peer.on('data', d => { said += d; }).on('error', reject).on('close', () => resolve(said));
+  });
+  assert.match(talk, /354 .*\r\n250 2\.0\.0 .*\r\n221 /);
 });
 
 test('a server that says no, later, or nothing at all', async () => {

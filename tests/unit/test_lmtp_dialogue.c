@@ -3,6 +3,7 @@
 
 #include "channels/email/lmtp_dialogue.h"
 
+#include <malloc.h>
 #include <stdio.h>
 
 #define SIZE_MAX_BYTES 1000
@@ -177,6 +178,41 @@ static void test_limits(void **state)
     email_lmtp_free(&t.l);
 }
 
+#ifdef __SANITIZE_ADDRESS__
+size_t __sanitizer_get_current_allocated_bytes(void); /* gcc 12 ships no header for it */
+static size_t allocated(void)
+{
+    return __sanitizer_get_current_allocated_bytes();
+}
+#else
+static size_t allocated(void)
+{
+    return mallinfo2().uordblks;
+}
+#endif
+
+/* What is asked for and refused costs nothing that stays. */
+static void test_refused_recipients_keep_no_memory(void **state)
+{
+    (void)state;
+    struct talk t;
+    struct sl_buf b;
+    size_t used;
+    talk_open(&t);
+    sl_buf_init(&b, 0);
+    (void)email_lmtp_feed(t.l, SL_STR(HELLO "MAIL FROM:<a@b.cn>\r\n"), &used);
+    for (int i = 0; i < 100; i++)
+        sl_buf_printf(&b, "RCPT TO:<nobody@x%0200d.cn>\r\n", i);
+    size_t before = allocated();
+    for (int i = 0; i < 100; i++) {
+        sl_buf_clear(email_lmtp_out(t.l));
+        assert_int_equal(email_lmtp_feed(t.l, sl_buf_view(&b), &used), EMAIL_LMTP_MORE);
+    }
+    assert_true(allocated() < before + 100000); /* their addresses: 2 MB */
+    sl_buf_fini(&b);
+    email_lmtp_free(&t.l);
+}
+
 static void test_nothing_is_eaten_while_a_mail_waits(void **state)
 {
     (void)state;
@@ -202,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_busy_store_takes_no_mail),
         cmocka_unit_test(test_smuggling_is_refused),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_refused_recipients_keep_no_memory),
         cmocka_unit_test(test_nothing_is_eaten_while_a_mail_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,8 @@
 #include "channels/email/mail_parse.h"
 #include "channels/email/mail_quote.h"
 
+#include <time.h>
+
 static void assert_fold(const char *in, const char *want)
 {
     struct sl_buf out;
@@ -123,6 +125,41 @@ static void test_flowed(void **state)
     sl_buf_fini(&out);
 }
 
+/* One megabyte of open tags, or of attributes in one tag: gumbo would take minutes. */
+static void test_html_costs_no_more_than_its_length(void **state)
+{
+    (void)state;
+    struct sl_buf html, full, visible;
+    sl_buf_init(&html, 0);
+    sl_buf_init(&full, 0);
+    sl_buf_init(&visible, 0);
+    for (int i = 0; i < 180000; i++)
+        sl_buf_c(&html, "<div>");
+    sl_buf_c(&html, "deep");
+    clock_t began = clock();
+    email_html_text(sl_buf_view(&html), &full, &visible);
+    assert_bytes(sl_buf_view(&full), "deep");
+    sl_buf_clear(&html);
+    sl_buf_clear(&full);
+    sl_buf_c(&html, "<a");
+    for (int i = 0; i < 120000; i++)
+        sl_buf_printf(&html, " a%d", i);
+    sl_buf_c(&html, ">wide</a>");
+    email_html_text(sl_buf_view(&html), &full, &visible);
+    assert_bytes(sl_buf_view(&full), "wide");
+    assert_true(clock() - began < 10 * CLOCKS_PER_SEC);
+    sl_buf_clear(&html);
+    sl_buf_clear(&full);
+    for (int i = 0; i < 400; i++)
+        sl_buf_c(&html, "<div>");
+    sl_buf_c(&html, "as &amp; usual");
+    email_html_text(sl_buf_view(&html), &full, &visible);
+    assert_bytes(sl_buf_view(&full), "as & usual");
+    sl_buf_fini(&html);
+    sl_buf_fini(&full);
+    sl_buf_fini(&visible);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -132,6 +169,7 @@ int main(void)
         cmocka_unit_test(test_html),
         cmocka_unit_test(test_html_in_bounded_memory),
         cmocka_unit_test(test_flowed),
+        cmocka_unit_test(test_html_costs_no_more_than_its_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -141,6 +141,24 @@ static void test_buf_grows_and_writes_numbers(void **state)
     sl_buf_fini(&b);
 }
 
+/* Beyond half of the maximum, too: a mail of 20 MB comes in thousands of pieces. */
+static void test_buf_grows_in_few_steps(void **state)
+{
+    (void)state;
+    struct sl_buf b;
+    unsigned steps = 0;
+    sl_buf_init(&b, 1000000);
+    for (size_t i = 0; i < 1000000; i++) {
+        size_t cap = b.cap;
+        sl_buf_char(&b, 'x');
+        steps += b.cap != cap;
+    }
+    assert_false(b.overflow);
+    assert_int_equal(b.len, 1000000);
+    assert_true(steps < 20);
+    sl_buf_fini(&b);
+}
+
 static void test_buf_stops_at_its_maximum_and_says_so(void **state)
 {
     (void)state;
@@ -207,6 +225,7 @@ int main(void)
         cmocka_unit_test(test_str_int_takes_the_whole_range_and_nothing_else),
         cmocka_unit_test(test_str_hash_is_pinned),
         cmocka_unit_test(test_buf_grows_and_writes_numbers),
+        cmocka_unit_test(test_buf_grows_in_few_steps),
         cmocka_unit_test(test_buf_stops_at_its_maximum_and_says_so),
         cmocka_unit_test(test_buf_refuses_a_length_that_wraps),
         cmocka_unit_test(test_buf_overflow_stays_across_a_cut),
