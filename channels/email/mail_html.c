@@ -5,6 +5,8 @@
 
 #include <gumbo.h>
 #include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <strings.h>
 
@@ -22,31 +24,74 @@ struct arena_block {
 struct arena {
     struct arena_block *last;
     size_t total;
-    const GumboNode *node; /* the newest; it has its place in the tree when the next one is made */
-    size_t attributes;     /* since then */
-    jmp_buf over;          /* gumbo does not look whether it got memory */
+    char *nodes; /* pieces of a node's size have a place of their own */
+    size_t node_count;
+    const char *newest; /* of these; what it is shows when the next one is asked for */
+    const char *node;   /* the newest that is a node */
+    size_t attributes;  /* since it */
+    jmp_buf over;       /* gumbo does not look whether it got memory */
 };
 
+/* Not every piece of a node's size is a node: a string may be as long. Only what lies where such pieces lie is ever read. */
+static bool is_piece(const struct arena *a, const char *p)
+{
+    const size_t at = (uintptr_t)p - (uintptr_t)a->nodes; /* wraps for what lies before */
+    return p != NULL && at < a->node_count * sizeof(GumboNode) && at % sizeof(GumboNode) == 0;
+}
+
+/* A string has no byte 0 before its end, and so no such number where a node has its type. */
+static bool is_node(const char *piece)
+{
+    unsigned type;
+    memcpy(&type, piece + offsetof(GumboNode, type), sizeof type);
+    return type <= GUMBO_NODE_TEMPLATE;
+}
+
+static const char *parent_of(const char *piece)
+{
+    const char *parent;
+    memcpy(&parent, piece + offsetof(GumboNode, parent), sizeof parent);
+    return parent;
+}
+
 /* gumbo compares each tag with all that are open and each attribute with all before it: a small body could keep a thread for
- * minutes. What it asks memory for tells how far it is. */
-static void check_shape(struct arena *a, size_t n, const void *p)
+ * minutes. What it asks memory for tells how far it is: a node has its place in the tree by the time that another one is asked for, or
+ * the one after that. */
+static void check_depth(struct arena *a)
 {
     unsigned depth = 0;
-    if (n == sizeof(GumboAttribute) && ++a->attributes > EMAIL_HTML_ATTRIBUTES_MAX)
-        longjmp(a->over, 1);
-    if (n != sizeof(GumboNode))
-        return;
-    for (const GumboNode *up = a->node; up != NULL; up = up->parent)
+    if (a->newest != NULL && is_node(a->newest)) {
+        a->node = a->newest;
+        a->attributes = 0;
+    }
+    for (const char *up = a->node; is_piece(a, up); up = parent_of(up))
         if (++depth > EMAIL_HTML_DEPTH_MAX)
             longjmp(a->over, 1);
-    a->attributes = 0;
-    a->node = p;
+}
+
+static void *arena_piece(struct arena *a)
+{
+    check_depth(a);
+    if (a->nodes == NULL) {
+        a->nodes = calloc(EMAIL_HTML_NODES_MAX, sizeof(GumboNode)); /* pages come as they are touched */
+        if (a->nodes == NULL)
+            longjmp(a->over, 1);
+    }
+    if (a->node_count == EMAIL_HTML_NODES_MAX)
+        longjmp(a->over, 1);
+    char *p = a->nodes + a->node_count++ * sizeof(GumboNode);
+    a->newest = p;
+    return p;
 }
 
 static void *arena_get(void *userdata, size_t n)
 {
     struct arena *a = userdata;
-    const size_t align = _Alignof(max_align_t), asked = n;
+    const size_t align = _Alignof(max_align_t);
+    if (n == sizeof(GumboNode))
+        return arena_piece(a);
+    if (n == sizeof(GumboAttribute) && ++a->attributes > EMAIL_HTML_ATTRIBUTES_MAX)
+        longjmp(a->over, 1);
     n = (n + align - 1) / align * align;
     if (n > EMAIL_HTML_ARENA_BYTES || a->total > EMAIL_HTML_ARENA_BYTES - n)
         longjmp(a->over, 1);
@@ -62,8 +107,6 @@ static void *arena_get(void *userdata, size_t n)
     void *p = b->bytes + b->used;
     b->used += n;
     a->total += n;
-    memset(p, 0, n); /* check_shape may read it before gumbo has filled it */
-    check_shape(a, asked, p);
     return p;
 }
 
@@ -80,6 +123,7 @@ static void arena_fini(struct arena *a)
         a->last = b->next;
         free(b);
     }
+    free(a->nodes);
 }
 
 /* ---- writing lines ---- */

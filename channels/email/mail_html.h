@@ -2,7 +2,7 @@
  *
  * What     paragraphs, lists, links and tables become lines of text; scripts, styles and hidden elements are left out.
  *          What mail programs mark as quoted goes to the full text only.
- * Limits   gumbo works inside EMAIL_HTML_ARENA_BYTES: a body that would need more (some thousand bytes can make an HTML5
+ * Limits   gumbo works inside EMAIL_HTML_ARENA_BYTES and EMAIL_HTML_NODES_MAX nodes: a body that would need more (some thousand bytes can make an HTML5
  *          parser copy millions of nodes) is stripped of its tags by a plain loop instead. So is one that is nested deeper than
  *          EMAIL_HTML_DEPTH_MAX or has more than EMAIL_HTML_ATTRIBUTES_MAX attributes in one tag: gumbo's time grows with their
  *          square.
@@ -17,7 +17,8 @@
 #include "base/str.h"
 
 #define EMAIL_HTML_MAX_BYTES      (1u << 20) /* of one body; what is longer is cut there */
-#define EMAIL_HTML_ARENA_BYTES    (48u << 20)
+#define EMAIL_HTML_ARENA_BYTES    (32u << 20)
+#define EMAIL_HTML_NODES_MAX      100000
 #define EMAIL_HTML_DEPTH_MAX      512  /* elements in elements */
 #define EMAIL_HTML_ATTRIBUTES_MAX 1000 /* of one element */
 

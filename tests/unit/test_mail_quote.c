@@ -87,6 +87,44 @@ static void test_html(void **state)
     assert_html("<pre>a\n  b</pre>", "a\nb", "a\nb");
 }
 
+/* Of all lengths, because gumbo asks memory for a copy of each, and our memory looks at what it asks for. */
+static void test_html_strings_of_all_lengths(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= 300; n++) {
+        struct sl_buf html, full, visible;
+        sl_buf_init(&html, 0);
+        sl_buf_init(&full, 0);
+        sl_buf_init(&visible, 0);
+        for (int i = 0; i < 3; i++)
+            sl_buf_printf(&html, "<p title=\"%0*d\" %0*d=x>%0*d<i class=\"%0*d\">word</i></p>", n, 1, n, 2, n,
+                          3, n, 4);
+        email_html_text(sl_buf_view(&html), &full, &visible);
+        assert_int_equal(visible.len, 3 * (n + 4) + 2 * 2);
+        sl_buf_fini(&html);
+        sl_buf_fini(&full);
+        sl_buf_fini(&visible);
+    }
+}
+
+/* A copied element whose attribute is as long as a node must not hide how deep it lies. */
+static void test_html_depth_behind_long_strings(void **state)
+{
+    (void)state;
+    struct sl_buf html, full, visible;
+    sl_buf_init(&html, 0);
+    sl_buf_init(&full, 0);
+    sl_buf_init(&visible, 0);
+    for (int i = 0; i < EMAIL_HTML_DEPTH_MAX + 100; i++)
+        sl_buf_printf(&html, "<b title=\"%0127d\">", i);
+    sl_buf_c(&html, "<p>one&amp;two");
+    email_html_text(sl_buf_view(&html), &full, &visible);
+    assert_bytes(sl_buf_view(&visible), "one&amp;two"); /* the plain loop leaves references */
+    sl_buf_fini(&html);
+    sl_buf_fini(&full);
+    sl_buf_fini(&visible);
+}
+
 static void test_html_in_bounded_memory(void **state)
 {
     (void)state;
@@ -167,6 +205,8 @@ int main(void)
         cmocka_unit_test(test_fold_chinese),
         cmocka_unit_test(test_fold_leaves_words_alone),
         cmocka_unit_test(test_html),
+        cmocka_unit_test(test_html_strings_of_all_lengths),
+        cmocka_unit_test(test_html_depth_behind_long_strings),
         cmocka_unit_test(test_html_in_bounded_memory),
         cmocka_unit_test(test_flowed),
         cmocka_unit_test(test_html_costs_no_more_than_its_length),
