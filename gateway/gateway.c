@@ -291,6 +291,8 @@ static void open_hub(struct gw *gw, const struct sl_config *cfg)
                                 .alive_ms = (uint64_t)sl_config_int(cfg, "gateway.alive"),
                                 .command_ms = (uint64_t)sl_config_int(cfg, "gateway.repeat"),
                                 .messages_per_s = (unsigned)sl_config_int(cfg, "gateway.messages_per_s")};
+    if (gw_media_has_store(gw->media))
+        hub.attachment_max_bytes = (uint64_t)gw_media_max_bytes(gw->media);
     gw->hub = gw_hub_new(&hub);
 }
 

@@ -41,11 +41,12 @@ struct gw_hub_config {
     struct sl_loop *loop;
     struct bus *bus;
     struct gw_directory directory;
-    uint64_t heartbeat_ms;   /* ping, and comparison of every cursor with the store */
-    uint64_t hello_ms;       /* to the first frame */
-    uint64_t alive_ms;       /* how often the desks are told which agents are here */
-    uint64_t command_ms;     /* how long a command whose outcome is unknown is repeated */
-    unsigned messages_per_s; /* of one socket; beyond it 4429. 0: GW_MESSAGES_PER_S */
+    uint64_t heartbeat_ms;         /* ping, and comparison of every cursor with the store */
+    uint64_t hello_ms;             /* to the first frame */
+    uint64_t alive_ms;             /* how often the desks are told which agents are here */
+    uint64_t command_ms;           /* how long a command whose outcome is unknown is repeated */
+    unsigned messages_per_s;       /* of one socket; beyond it 4429. 0: GW_MESSAGES_PER_S */
+    uint64_t attachment_max_bytes; /* told to clients; 0: none are taken */
 };
 #define GW_HEARTBEAT_MS   25000 /* below the usual 60 s cut of proxies, and I11's 30 s with reserve */
 #define GW_HELLO_MS       5000

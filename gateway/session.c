@@ -272,6 +272,7 @@ void gw_session_welcome(struct gw_session *s, struct sl_str me_json, uint64_t la
     struct frame_welcome w = {.session = gw_session_id(s), .me_json = me_json, .last_n = last_n};
     w.now_unix_ms = sl_loop_unix_ms(hub->loop);
     w.heartbeat_s = (unsigned)((hub->cfg.heartbeat_ms + 999) / 1000);
+    w.attachment_max_bytes = hub->cfg.attachment_max_bytes;
     hello_list_remove(s);
     s->phase = GW_PHASE_OPEN;
     frame_write_welcome(gw_hub_frame(hub), &w);

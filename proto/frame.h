@@ -97,6 +97,7 @@ struct frame_welcome {
     int64_t now_unix_ms;
     unsigned heartbeat_s;
     uint64_t last_n;                     /* last number accepted in (session, "me") */
+    uint64_t attachment_max_bytes;       /* 0: none are taken, and the member is left out */
 };
 void frame_write_welcome(struct sl_buf *out, const struct frame_welcome *w);
 /* Every writer adds one frame, whole. A position of generation 0 and an empty id, topic or snapshot are left

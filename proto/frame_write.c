@@ -47,6 +47,8 @@ void frame_write_welcome(struct sl_buf *out, const struct frame_welcome *w)
     add_number(out, ",\"n\":", w->last_n);
     add_number(out, ",\"limits\":{\"frame\":", FRAME_MAX_BYTES);
     add_number(out, ",\"text\":", MSG_TEXT_MAX_BYTES);
+    if (w->attachment_max_bytes > 0)
+        add_number(out, ",\"attachment\":", w->attachment_max_bytes);
     sl_buf_char(out, '}');
     add_json(out, ",\"me\":", w->me_json);
     sl_buf_char(out, '}');

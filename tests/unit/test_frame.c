@@ -306,6 +306,9 @@ static void test_writers_write_the_golden_files(void **state)
                               .last_n = 4};
     frame_write_welcome(&out, &w);
     written("frame.server.welcome.json");
+    w.attachment_max_bytes = 20971520;
+    frame_write_welcome(&out, &w);
+    written("frame.server.welcome-attachments.json");
     frame_write_ok(&out, S("1"), S(CONV), GENERATION, 40, S("{\"state\":\"assigned\"}"), 2);
     written("frame.server.ok.json");
     frame_write_ok(&out, S("3"), S("queue"), 0, 0, SL_STR_NONE, 0);
