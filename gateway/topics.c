@@ -502,6 +502,8 @@ static void begin_cursor(struct gw_read *r)
         adopt_log(r, r->end - GW_FRESH_ENTRIES);
         send_gap(w, w->number);
     }
+    w->has_read =
+        true; /* if this reading breaks off, the next one goes on where it was, not where the client asked */
 }
 
 /* A conversation is opened with its state and last entries, not with a replay. */

@@ -39,7 +39,7 @@ struct gw_watch {
     struct gw_watch *channel_next, *channel_before;
     struct gw_read_node node[2];     /* by enum gw_haste */
     struct gw_read *read;            /* under way */
-    struct gw_position asked;        /* by the client, until the first read */
+    struct gw_position asked;        /* by the client; means nothing once has_read */
     uint64_t gen, number, shown_gen; /* the cursor; shown_gen is what the client sees of gen and object */
     char *conv;                      /* VISITOR: the conversation the cursor is in; NULL: none yet */
     struct sl_buf *held;             /* pushes that came while not live */

@@ -413,6 +413,40 @@ static void test_resume_replays_exactly_what_was_missed(void **state)
     assert_contains(seen(w), "\"t\":\"gap\"");
 }
 
+/* The store answers one question at a time until so many events were shown. */
+static void answer_until_shown(struct world *w, size_t events)
+{
+    while (count_of(seen(w), "\"t\":\"ev\"") < events) {
+        assert_true(memory_pending_requests(w->store) + memory_pending_replies(w->store, 1) > 0);
+        if (memory_pending_replies(w->store, 1) > 0)
+            memory_reply(w->store, 1, 0);
+        else
+            memory_execute(w->store, 0);
+        run_timers(w);
+    }
+}
+
+static void test_store_lost_in_the_middle_of_a_replay_repeats_nothing(void **state)
+{
+    struct world *w = *state;
+    char gen[32], topics[64];
+    hello(w);
+    send_text(w, 1);
+    for (unsigned n = 1; n <= 3; n++)
+        write_entry(w, n, true);
+    value_after(w, "\"pos\":[\"", gen, sizeof gen);
+    for (unsigned n = 4; n <= 200; n++)
+        write_entry(w, n, false);
+    (void)snprintf(topics, sizeof topics, "\"me\":[\"%s\",3]", gen);
+    w->is_store_silent = true;
+    hello_again(w, topics);
+    answer_until_shown(w, GW_CHUNK_ENTRIES);
+    memory_cut(w->store, 1);
+    w->is_store_silent = false;
+    pass_ms(w, 5000);
+    assert_shown(w, 4, 200);
+}
+
 static void test_session_of_somebody_else_is_not_resumed(void **state)
 {
     struct world *w = *state;
@@ -496,6 +530,7 @@ int main(void)
         CASE(test_gap_in_pushes_is_filled_from_the_log),
         CASE(test_lost_last_push_is_found_within_a_heartbeat),
         CASE(test_resume_replays_exactly_what_was_missed),
+        CASE(test_store_lost_in_the_middle_of_a_replay_repeats_nothing),
         CASE(test_session_of_somebody_else_is_not_resumed),
         CASE(test_close_codes),
         CASE(test_hello_is_waited_for_five_seconds),
