@@ -18,6 +18,7 @@ int cli_up(int argc, char **argv);
 int cli_replay(int argc, char **argv);
 int cli_record(int argc, char **argv);
 int cli_dead(int argc, char **argv);
+int cli_quarantine(int argc, char **argv);
 int cli_config(int argc, char **argv);
 int cli_child(int argc, char **argv); /* hidden: how `up` starts what must end with it */
 
@@ -67,6 +68,9 @@ unsigned cli_session_partitions(const struct cli_session *s);
 sl_err cli_session_call(struct cli_session *s, const struct bus_args *args,
                         void (*on_value)(void *arg, const struct bus_value *v), void *arg,
                         struct sl_fail *why) SL_MUST_CHECK;
+
+/* Words of others go to a terminal: control characters are written as \xNN. */
+void cli_print_safely(struct sl_str s);
 
 /* Run the loop until nothing is left in it, at most 3 s; then name what is left. false: something is. */
 bool cli_loop_finish(uv_loop_t *uv);

@@ -39,18 +39,6 @@ static int failed(struct dead *d, const char *what)
     return EX_UNAVAILABLE;
 }
 
-/* Words of others go to a terminal: control characters are written as \xNN. */
-static void print_safely(struct sl_str s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        const unsigned char c = (unsigned char)s.ptr[i];
-        if (c < 0x20 || c == 0x7f)
-            printf("\\x%02x", c);
-        else
-            putchar(c);
-    }
-}
-
 static struct sl_str field(const struct bus_value *fields, const char *name)
 {
     for (size_t i = 0; i + 1 < bus_value_count(fields); i += 2) {
@@ -72,7 +60,7 @@ static void on_page(void *arg, const struct bus_value *v)
         const struct sl_str conv = field(fields, "c"), reason = field(fields, "r");
         printf("%s/%.*s  %-14.*s %-32.*s ", d->tag, (int)id.len, id.ptr, (int)type.len, type.ptr,
                (int)conv.len, conv.ptr);
-        print_safely(reason);
+        cli_print_safely(reason);
         putchar('\n');
         (void)snprintf(d->next, sizeof d->next, "(%.*s", (int)id.len, id.ptr);
         d->found++;
@@ -195,7 +183,7 @@ static void on_shown(void *arg, const struct bus_value *v)
         if (is_words && !d->shows_text)
             printf("(%zu bytes; --text shows them)", value.len);
         else
-            print_safely(value);
+            cli_print_safely(value);
         putchar('\n');
     }
 }

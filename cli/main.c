@@ -22,6 +22,9 @@ static const struct command commands[] = {
 #endif
     {"bot", cli_bot, "role: answers from a file of questions and answers"},
     {"dead", cli_dead, "list, show, retry or drop messages that could not be processed"},
+#ifdef CLI_HAS_GATEWAY
+    {"quarantine", cli_quarantine, "list, show or drop mails that could not be read"},
+#endif
 #ifdef CLI_HAS_REPLAY
     {"record", cli_record, "print a partition's logs as `replay` reads them"},
     {"replay", cli_replay, "run a recorded command log again and print what it decides"},

@@ -1,6 +1,7 @@
 /* cli/store.c - commands that talk to the store and end: the loop runs until each answer is there. */
 #include "cli/cli.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define READY_MS 5000
@@ -112,4 +113,15 @@ sl_err cli_session_call(struct cli_session *s, const struct bus_args *args,
     while (!q.is_done)
         uv_run(&s->uv, UV_RUN_ONCE);
     return q.err;
+}
+
+void cli_print_safely(struct sl_str s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        const unsigned char c = (unsigned char)s.ptr[i];
+        if (c < 0x20 || c == 0x7f)
+            printf("\\x%02x", c);
+        else
+            putchar(c);
+    }
 }

@@ -8,9 +8,9 @@
 
 /* ---- configuration ---- */
 
-sl_err gw_host_media_open(struct gw *gw, const struct sl_config *cfg, struct sl_fail *why)
+struct gw_media_config gw_media_config_of(struct sl_loop *loop, const struct sl_config *cfg)
 {
-    struct gw_media_config media = {.loop = gw->loop,
+    return (struct gw_media_config){.loop = loop,
                                     .dir = sl_config_str(cfg, "media.dir"),
                                     .public_url = sl_config_str(cfg, "media.public_url"),
                                     .secret = sl_config_str(cfg, "media.secret"),
@@ -24,6 +24,11 @@ sl_err gw_host_media_open(struct gw *gw, const struct sl_config *cfg, struct sl_
                                     .s3_access_key = sl_config_str(cfg, "media.s3_access_key"),
                                     .s3_secret_key = sl_config_str(cfg, "media.s3_secret_key"),
                                     .s3_ca_file = sl_config_str(cfg, "media.ca_file")};
+}
+
+sl_err gw_host_media_open(struct gw *gw, const struct sl_config *cfg, struct sl_fail *why)
+{
+    const struct gw_media_config media = gw_media_config_of(gw->loop, cfg);
     gw->media = gw_media_open(&media, why);
     if (gw->media == NULL)
         return SL_EINVAL;

@@ -26,7 +26,9 @@ struct gw_media_config {
     /* S3: used instead of the folder when endpoint is not "" */
     const char *s3_endpoint, *s3_region, *s3_bucket, *s3_access_key, *s3_secret_key, *s3_ca_file;
 };
-struct gw_media *gw_media_open(const struct gw_media_config *cfg, struct sl_fail *why); /* copies */
+struct sl_config;
+struct gw_media_config gw_media_config_of(struct sl_loop *loop, const struct sl_config *cfg); /* borrows */
+struct gw_media *gw_media_open(const struct gw_media_config *cfg, struct sl_fail *why);       /* copies */
 void gw_media_stop(struct gw_media *m);   /* nothing begins any more; what is under way settles */
 void gw_media_close(struct gw_media **m); /* only when gw_media_jobs() is 0 */
 size_t gw_media_jobs(const struct gw_media *m);

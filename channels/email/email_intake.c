@@ -249,7 +249,7 @@ static void on_quarantine_noted(void *arg, sl_err err, struct sl_str value)
         return;
     }
     email_count("quarantined");
-    sl_log(SL_WARN, "email: a mail was put aside; see the map quarantine of this inbox's shared values",
+    sl_log(SL_WARN, "email: a mail was put aside; see `sluice quarantine list`",
            SL_KV("inbox", chan_inbox(in->em->ch)), SL_KV("media", in->files[0].id),
            SL_KV("reason", in->parse_why.text));
     intake_end(in, SL_OK);

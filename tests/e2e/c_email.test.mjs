@@ -10,7 +10,7 @@ import path from 'node:path';
 import nodemailer from 'nodemailer';
 import { simpleParser } from 'mailparser';
 import { SMTPServer } from 'smtp-server';
-import { freePort, sleep, startSluice, until } from './lib/sluice.mjs';
+import { BIN, freePort, sleep, startSluice, until } from './lib/sluice.mjs';
 
 const ADDRESS = 'support@sluice.example';
 const inbox = extra => ({
@@ -171,6 +171,39 @@ test('a mail of no bytes is put aside, too: its server must not bring it again f
     peer.on('data', d => { said += d; }).on('error', reject).on('close', () => resolve(said));
   });
   assert.match(talk, /354 .*\r\n250 2\.0\.0 .*\r\n221 /);
+});
+
+test('an operator lists, shows and drops what was put aside', async () => {
+  const run = (...args) => spawnSync(BIN, ['quarantine', ...args, '--set', `store.url=unix:${s.dir}/redis.sock`], { encoding: 'utf8', timeout: 20000 });
+  const raw = 'From: twice@example.cn\r\nSubject: secret words\r\n' + Array.from({ length: 40 }, (_, i) => `Content-Type: multipart/mixed; boundary="c${i}"\r\n\r\n--c${i}\r\n`).join('') + '\r\ndeep\r\n';
+  const ids = async () => Object.keys(await s.redisClient.hgetall('box:{send:mail}:quarantine')).filter(f => f[0] === 'f').map(f => f.slice(1));
+  const before = await ids();
+  await give(lmtp, { raw });
+  const id = await until('the second mail', async () => (await ids()).find(i => !before.includes(i)));
+  const name = `mail/${id}`, listed = run('list');
+  assert.equal(listed.status, 0, listed.stderr);
+  const line = listed.stdout.split('\n').find(l => l.startsWith(name));
+  assert.match(line, /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ +\d+ .*nested deeper than 20/);
+  assert.match(listed.stdout, new RegExp(`^${before.length + 1} mails? in quarantine$`, 'm'));
+  const shown = run('show', name);
+  assert.match(shown.stdout, /inbox +mail\n +reason .*nested deeper than 20.*\n +size +\d+ bytes/);
+  assert.ok(!(listed.stdout + shown.stdout).includes('secret words'));
+  // The mail itself: to a pipe, from the folder of this configuration and no other.
+  const size = Number(shown.stdout.match(/size +(\d+)/)[1]);
+  const bytes = run('show', '--raw', name, '--set', `media.dir=${media}`);
+  assert.equal(bytes.status, 0, bytes.stderr);
+  assert.match(bytes.stdout, /Subject: secret words/);
+  assert.equal(Buffer.byteLength(bytes.stdout), size);
+  assert.equal(run('show', '--raw', name).status, 69);
+  assert.match(run('show', '--raw', name, '--set', `media.dir=${media}/nowhere`).stderr, /cannot be read/);
+  assert.ok(!fs.existsSync(`${media}/nowhere`));
+  assert.equal(run('show', '--raw', name, name).status, 64);
+  // Dropped: it alone, and once.
+  assert.equal(run('drop', name).status, 0);
+  assert.deepEqual(await ids(), before);
+  for (const verb of ['drop', 'show']) assert.equal(run(verb, name).status, 65);
+  for (const wrong of ['nonsense', `mail/${id.slice(1)}`, `a}b/${id}`]) assert.equal(run('drop', wrong).status, 64);
+  assert.equal(run('retry', name).status, 64);
 });
 
 test('a server that says no, later, or nothing at all', async () => {
