@@ -668,6 +668,12 @@ static struct sl_str session_root(struct sl_str session)
     return dot != NULL ? sl_str_n(session.ptr, (size_t)(dot - session.ptr)) : session;
 }
 
+static bool is_same_root(struct sl_str a, struct sl_str b)
+{
+    struct sl_str root = session_root(a);
+    return root.len > 0 && sl_str_eq(root, session_root(b));
+}
+
 static bool is_session(const struct room *r)
 {
     return r->agent != NULL && r->ev->session.len > 0 && sl_str_eq_c(r->ev->session, r->agent->session);
@@ -714,9 +720,12 @@ static void come_in(struct room *r, bool is_away)
     desk_set(&a->queues, ev->text);
 }
 
+/* A session that comes back within the grace is as it was left: else a page that is loaded again would be offered a customer before it
+ * can say once more that its agent is away. */
 static void on_online(struct room *r)
 {
-    come_in(r, sl_str_eq_c(r->ev->reason, "away"));
+    bool is_back = r->agent != NULL && is_same_root(r->ev->session, sl_str_c(r->agent->session));
+    come_in(r, sl_str_eq_c(r->ev->reason, "away") || (is_back && r->agent->is_away));
 }
 
 /* Her "online" may have been lost, or she was silent for too long and is back, or one of her two windows was closed: who is not
@@ -736,8 +745,7 @@ static void on_alive(struct room *r)
 /* Numbered in the session, so it counts from each of its sockets: one that was acknowledged is never without effect. */
 static void on_state(struct room *r)
 {
-    struct sl_str root = session_root(r->ev->session);
-    if (r->agent == NULL || root.len == 0 || !sl_str_eq(root, session_root(sl_str_c(r->agent->session))))
+    if (r->agent == NULL || !is_same_root(r->ev->session, sl_str_c(r->agent->session)))
         return;
     fx_changed(r->fx, r->agent);
     r->agent->is_away = sl_str_eq_c(r->ev->reason, "away");

@@ -283,16 +283,18 @@ test('an agent holds several conversations, also after a reload; refusals are to
 
 test('who is away is offered nothing until she is ready; the line is counted', options, async () => {
   const agent = await login('anna');
+  await agent.evaluate(() => { link.on_ack = link.on_res = () => {}; }); // the page never learns that it was taken
   await agent.selectOption('#presence', 'away');
-  await agent.waitForSelector('#board:has-text("离开 1")');
-  await agent.reload(); // whoever connects counts as ready: the page says again that she is not
+  // Agents of the tests before count as away, too, for rules.offline_ms: nobody is ready when she is not.
+  await agent.waitForSelector('#board:has-text("在线 0")');
+  await agent.waitForFunction(() => link.topic('me').pending.length === 1 && link.topic('me').pending[0].sent);
+  await agent.reload();
   await agent.waitForSelector('#state.on');
   assert.equal(await agent.inputValue('#presence'), 'away');
-  await agent.waitForFunction(() => !link.topic('me').pending.length);
-  await agent.waitForTimeout(500); // the desk takes it
+  await agent.waitForFunction(() => !link.topic('me').pending.length); // stored at the desk, so before what the visitor wants
   const visitor = await page('/');
   await visitor.click('#human');
-  await agent.waitForSelector('#board:has-text("排队 1"):has-text("离开 1")');
+  await agent.waitForSelector('#board:has-text("排队 1"):has-text("在线 0")');
   assert.equal(await agent.locator('#convs li.new').count(), 0);
   await agent.selectOption('#presence', 'ready');
   await agent.click('#accept:enabled');

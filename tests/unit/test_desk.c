@@ -447,6 +447,34 @@ static void test_state_of_an_earlier_socket_of_the_session_counts(void **state)
     stage_free(&s);
 }
 
+/* Loaded again, or a network that changed: she is as she was. A new login is ready, and so is she after the grace. */
+static void test_session_comes_back_as_it_was_left(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(&desk_ops, TAG);
+    struct event away = {.type = EVENT_AGENT_STATE,
+                         .agent = SL_STR("a1"),
+                         .session = SL_STR("s1.1"),
+                         .reason = SL_STR("away")};
+    online(s, "a1", "s1.1", 2);
+    run(s, away);
+    need(s, CONV("0A"), 1);
+    online(s, "a1", "s1.2", 2); /* before the end of the old socket is known */
+    hang_up(s, "a1", "s1.2");
+    online(s, "a1", "s1.3", 2); /* and after it */
+    assert_true(agent(s, "a1")->is_away);
+    assert_int_equal(stage_facts(s, EVENT_ASSIGN), 0);
+    online(s, "a1", "s2.1", 2);
+    assert_false(agent(s, "a1")->is_away);
+    assert_int_equal(stage_facts(s, EVENT_ASSIGN), 1);
+    away.session = SL_STR("s2.1");
+    run(s, away);
+    offline(s, "a1", "s2.1");
+    online(s, "a1", "s2.2", 2);
+    assert_false(agent(s, "a1")->is_away);
+    stage_free(&s);
+}
+
 static void test_timers_end_when_nobody_is_there(void **state)
 {
     (void)state;
@@ -956,6 +984,7 @@ int main(void)
         cmocka_unit_test(test_sign_of_life_of_who_is_not_online_brings_her_in),
         cmocka_unit_test(test_socket_that_comes_back_keeps_the_conversations),
         cmocka_unit_test(test_socket_that_stays_away_ends_after_the_grace),
+        cmocka_unit_test(test_session_comes_back_as_it_was_left),
         cmocka_unit_test(test_other_window_brings_a_leaving_agent_back),
         cmocka_unit_test(test_state_of_an_earlier_socket_of_the_session_counts),
         cmocka_unit_test(test_timers_end_when_nobody_is_there),
