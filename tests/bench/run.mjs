@@ -87,13 +87,13 @@ async function startNode(store) {
 async function startSluice(store, gateways = 1) {
   const processes = [], ports = [], faq = path.join(dir, 'faq.yaml');
   writeFileSync(faq, readFileSync(path.join(here, 'faq.yaml')));
-  const config = (port) => {
-    const file = path.join(dir, `sluice-${port}.yaml`);
+  const config = (name, port) => { // a file for each: one that is written again is empty for a moment, and who starts then has another store
+    const file = path.join(dir, `sluice-${name}-${port}.yaml`);
     writeFileSync(file, readFileSync(path.join(here, 'sluice.yaml'), 'utf8').replaceAll('@SOCKET@', store.socket).replaceAll('@PORT@', port).replaceAll('@FAQ@', faq)
       .replaceAll('@AOF@', store.aof === 'always' ? 'true' : 'false'));
     return file;
   };
-  const role = (name, port) => { const c = start('sluice ' + name, sluice, [name, '--config', config(port)]); processes.push(c); return c; };
+  const role = (name, port) => { const c = start('sluice ' + name, sluice, [name, '--config', config(name, port)]); processes.push(c); return c; };
   const router = role('router', 1), bot = role('bot', 1), pids = { redis: store.child.pid, router: router.pid, bot: bot.pid };
   for (let i = 0; i < gateways; i++) {
     const port = await freePort(), gateway = role('gateway', port);
@@ -101,7 +101,7 @@ async function startSluice(store, gateways = 1) {
     ports.push(port);
     pids['gateway' + (i || '')] = gateway.pid;
   }
-  for (let i = 0; i < 100; i++) { // every partition has an owner
+  for (let i = 0; i < 100; i++) { // the store is there
     const ready = await fetch(`http://127.0.0.1:${ports[0]}/readyz`).then((r) => r.ok, () => false);
     if (ready) break;
     await sleep(100);
