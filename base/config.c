@@ -529,6 +529,10 @@ struct sl_config *sl_config_load(const struct sl_key *keys, const char *path, st
         (void)sl_fail_set(why, err, 0, "%s: larger than 1MiB", path);
     else if (err != SL_OK)
         (void)sl_fail_set(why, err, sys, "cannot read %s: %s", path, strerror(sys));
+    else if (
+        text.len ==
+        0) /* a file that is being written again: its writer has another store in mind than the default */
+        (void)sl_fail_set(why, SL_EINVAL, 0, "%s has not one byte; is it being written?", path);
     else
         cfg = sl_config_load_text(keys, sl_buf_view(&text), path, why);
     if (text.ptr != NULL)

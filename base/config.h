@@ -26,7 +26,8 @@ struct sl_key {
 /* Durations: 250ms, 5s, 10m, 2h, 1d. Sizes: 64KiB, 10MiB, or plain bytes. */
 
 struct sl_config;
-/* keys: a NULL-key-terminated table, borrowed for the life of the config. path NULL: defaults and environment only. */
+/* keys: a NULL-key-terminated table, borrowed for the life of the config. path NULL: defaults and environment only.
+ * A file of no bytes is refused, since that is what one looks like while it is written again. */
 struct sl_config *sl_config_load(const struct sl_key *keys, const char *path, struct sl_fail *why);
 struct sl_config *sl_config_load_text(const struct sl_key *keys, struct sl_str yaml, const char *name,
                                       struct sl_fail *why);

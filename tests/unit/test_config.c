@@ -334,6 +334,25 @@ static void test_config_file_that_is_not_there(void **state)
     assert_contains(why.text, "cannot read /nonexistent/sluice.yaml: No such file");
 }
 
+/* What stands there while somebody writes it again. */
+static void test_config_file_without_a_byte_is_refused(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/sluice-config-XXXXXX";
+    int fd = mkstemp(path);
+    struct sl_fail why = {SL_OK, 0, ""};
+    assert_true(fd >= 0);
+    assert_null(sl_config_load(keys, path, &why));
+    assert_int_equal(why.code, SL_EINVAL);
+    assert_contains(why.text, path);
+    assert_int_equal(write(fd, "# all defaults\n", 15), 15);
+    struct sl_config *cfg = sl_config_load(keys, path, &why);
+    assert_non_null(cfg);
+    sl_config_free(&cfg);
+    (void)close(fd);
+    (void)unlink(path);
+}
+
 static void test_config_diff_names_what_needs_a_restart(void **state)
 {
     (void)state;
@@ -399,6 +418,7 @@ int main(void)
         cmocka_unit_test(test_config_secret_from_a_file),
         cmocka_unit_test(test_config_empty_secret_prints_as_empty),
         cmocka_unit_test(test_config_file_that_is_not_there),
+        cmocka_unit_test(test_config_file_without_a_byte_is_refused),
         cmocka_unit_test(test_config_diff_names_what_needs_a_restart),
         cmocka_unit_test(test_config_hash_follows_meaning),
     };
