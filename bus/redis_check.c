@@ -10,6 +10,7 @@
 #include "base/log.h"
 
 #include "bus/functions_lua.h"
+#include "bus/operations.h"
 
 #include <stdlib.h>
 
@@ -339,6 +340,9 @@ static enum check_step judge_load(struct redis_check *c, sl_err err, const struc
 
 /* ---- the module, when the server has it ---- */
 
+/* The version alone does not tell two builds of one version apart; the arguments of an operation may differ between them. */
+#define OUR_MODULE SLUICE_VERSION " " BUS_OPERATIONS
+
 static void ask_module(struct redis_check *c, struct bus_args *a)
 {
     (void)c;
@@ -360,10 +364,10 @@ static enum check_step judge_module(struct redis_check *c, sl_err err, const str
     bool is_unknown = strncmp(why->text, BUS_MODULE_GONE, strlen(BUS_MODULE_GONE)) == 0;
     if (err != SL_OK && err != SL_EREFUSED && !is_unknown)
         return check_refused(c, "sluice.about_1", err, why);
-    if (err == SL_OK && !sl_str_eq_c(bus_value_str(v), SLUICE_VERSION))
+    if (err == SL_OK && !sl_str_eq_c(bus_value_str(v), OUR_MODULE))
         sl_log(SL_WARN,
-               "redis: the server's module is of another version, so the Functions are used: restart it",
-               SL_KV_S("module", bus_value_str(v)), SL_KV("ours", SLUICE_VERSION));
+               "redis: the server's module is of another build, so the Functions are used: restart it",
+               SL_KV_S("module", bus_value_str(v)), SL_KV("ours", OUR_MODULE));
     else if (err == SL_EREFUSED && !is_unknown)
         sl_log(SL_WARN, "redis: the module refuses us, so the Functions are used", SL_KV_FAIL(why));
     else

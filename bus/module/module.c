@@ -8,6 +8,8 @@
  */
 #include "bus/functions.h"
 
+#include "bus/operations.h"
+
 /* One file sees the interface, so its table of pointers need not be shared. */
 #define REDISMODULE_API  static
 #define REDISMODULE_ATTR REDISMODULE_ATTR_UNUSED
@@ -579,7 +581,7 @@ static int on_about(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
     (void)argv;
     if (argc != 1)
         return RedisModule_WrongArity(ctx);
-    return RedisModule_ReplyWithSimpleString(ctx, SLUICE_VERSION);
+    return RedisModule_ReplyWithSimpleString(ctx, SLUICE_VERSION " " BUS_OPERATIONS);
 }
 
 /* ---- the table of commands ---- */
