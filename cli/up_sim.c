@@ -4,6 +4,7 @@
 
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -70,6 +71,12 @@ sl_err cli_up_sim_prepare(struct cli_up_sim *s, unsigned gateway, struct sl_fail
         if (err != SL_OK || ports[i].key == NULL)
             continue;
         (void)snprintf(setting, sizeof setting, "%s=%s%u", ports[i].key, ports[i].key_before, number[i]);
+        err = cli_set(setting, why);
+    }
+    if (err == SL_OK &&
+        getenv("SLUICE_MEDIA_PUBLIC_URL") == NULL) { /* what a phone cannot show is a link that opens */
+        char setting[64];
+        (void)snprintf(setting, sizeof setting, "media.public_url=http://127.0.0.1:%u", gateway);
         err = cli_set(setting, why);
     }
     return err;

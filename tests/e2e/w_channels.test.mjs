@@ -26,7 +26,7 @@ before(async () => {
       sms: { ...common, channel: 'smpp', host: '127.0.0.1', port: sms.ports.smpp, system_id: 'sluice', password: 'secret', source: '10690001', reconnect_max: '1s' },
       email: { ...common, channel: 'email', address: 'service@sluice.test', secret: 'a token secret for tests', lmtp_listen: lmtp, smtp_url: `smtp://127.0.0.1:${email.ports.smtp}` },
     } } });
-  const gateway = await s.addGateway({ gateway: { listen: `127.0.0.1:${port}` }, media: { dir: path.join(s.dir, 'media') } });
+  const gateway = await s.addGateway({ gateway: { listen: `127.0.0.1:${port}` }, media: { dir: path.join(s.dir, 'media'), public_url: `http://127.0.0.1:${port}` } });
   gateway.port = port;
   gateway.start();
   await s.readyGateway(gateway);
@@ -91,5 +91,48 @@ test('a window that the platform has closed: the agent sees that it was not sent
   await until(() => 'a red mark with the reason', async () => /✗ 未送达: ?\S+/.test(await item.innerText()));
   if (process.env.SLUICE_SCREENSHOTS) await page.screenshot({ path: path.join(process.env.SLUICE_SCREENSHOTS, 'agent-failed.png') });
   assert.ok(!fake.phone(from).some(e => e.text === 'Are you still there?'));
+  assert.deepEqual(complaints.splice(0), []);
+});
+
+const PNG = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==', 'base64');
+test('the page of the four phones: a picture goes to each, and one comes back from the web chat', { skip, timeout: 60000 }, async () => {
+  const phones = await (await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: 'en-US' })).newPage();
+  phones.setDefaultTimeout(15000);
+  phones.on('console', m => { if (m.type() === 'error') complaints.push(`phones: ${m.text()}`); });
+  phones.on('pageerror', e => complaints.push(`phones: ${e.stack}`));
+  await phones.goto(p.url);
+  const web = phones.frameLocator('iframe');
+  await web.locator('#human').click();
+  for (const channel of ['wechat', 'sms', 'email']) {
+    await phones.fill(`#text-${channel}`, '转人工');
+    await phones.press(`#text-${channel}`, 'Enter');
+  }
+  for (let i = 0; i < 4; i++) {
+    await page.locator('#convs li.new button').first().click();
+    await page.click('#accept:enabled');
+    await page.waitForSelector('#close:not([hidden])');
+    await page.setInputFiles('#picker', [{ name: '说明.png', mimeType: 'image/png', buffer: PNG }]);
+    await page.waitForSelector('#list li.agent[data-n] .media img');
+  }
+  const seen = where => where.evaluate(img => img.complete && img.naturalWidth === 1);
+  await until('the picture in the web chat', () => seen(web.locator('.media img[alt="说明.png"]')));
+  await until('the picture on WeChat', () => seen(phones.locator('.wechat li.service img')));
+  await phones.locator('.email li.service', { hasText: '[说明.png]' }).waitFor();
+  const link = phones.locator('.sms li.service a').last(); // a short message is text: the picture is a link in it
+  assert.deepEqual(Buffer.from(await (await fetch(await link.getAttribute('href'))).arrayBuffer()), PNG);
+  await web.locator('#picker').setInputFiles([{ name: 'web.png', mimeType: 'image/png', buffer: PNG }]);
+  await until('her own picture', () => seen(web.locator('.media img[alt="web.png"]')));
+  await page.click('#convs li.open:has-text("网页") button');
+  await until("the visitor's picture at the desk", () => seen(page.locator('#list li.visitor .media img[alt="web.png"]')));
+  if (process.env.SLUICE_SCREENSHOTS) await phones.screenshot({ path: path.join(process.env.SLUICE_SCREENSHOTS, 'phones.png') });
+  for (let open = await page.locator('#convs li.open').count(); open > 0; open--) { // one is left of the test before
+    await page.locator('#convs li.open button').first().click();
+    await page.click('#close');
+    await page.waitForFunction(n => document.querySelectorAll('#convs li.open').length === n, open - 1);
+  }
+  // The rating's choices are buttons, and no lines of text besides.
+  await phones.locator('.wechat .options button').first().waitFor();
+  assert.equal((await phones.locator('.wechat ol').innerText()).includes('[sluice-rate'), false);
+  await phones.close();
   assert.deepEqual(complaints.splice(0), []);
 });

@@ -10,7 +10,7 @@
 import http from 'node:http';
 import { randomBytes } from 'node:crypto';
 
-const BODY_MAX_BYTES = 12 << 20;
+const BODY_MAX_BYTES = 24 << 20; // above media.max: who says no to a large attachment is the gateway
 const WAIT_MAX_MS = 25000;
 export const sleep = ms => new Promise(resolve => setTimeout(resolve, ms));
 

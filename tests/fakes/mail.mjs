@@ -35,6 +35,12 @@ export function readMail(source) {
     return { headers, parts: [], text: /^text\//i.test(type) ? bytes.toString('utf8').replaceAll('\r\n', '\n').trim() : '' };
 }
 
+// The names of what is attached, also in parts of parts.
+export function attachments({ headers, parts }) {
+    const [, isCoded, name] = /^attachment;.*\bfilename(\*=utf-8''|="?)([^";]+)/i.exec(headers['content-disposition'] ?? '') ?? [];
+    return [...(name ? [isCoded.startsWith('*') ? quoted(name.replaceAll('%', '=')).toString('utf8') : name] : []), ...parts.flatMap(attachments)];
+}
+
 const encoded = text => (/^[\x20-\x7e]*$/.test(text) ? text : `=?UTF-8?B?${Buffer.from(text).toString('base64')}?=`);
 const bare = address => /<([^<>]*)>/.exec(address)?.[1] ?? address.trim();
 
@@ -217,7 +223,7 @@ class Mail extends Fake {
         if (!/^<[^<>\s]+@[^<>\s]+>$/.test(id)) this.complain(`a mail without a proper Message-ID: ${id}`);
         for (const one of to) {
             const customer = bare(one).toLowerCase();
-            this.accept({ id, key: `${id} ${customer}`, from, to: customer, text: mail.text, subject: mail.headers.subject, in_reply_to: mail.headers['in-reply-to'], more: { subject: mail.headers.subject } });
+            this.accept({ id, key: `${id} ${customer}`, from, to: customer, text: mail.text, subject: mail.headers.subject, in_reply_to: mail.headers['in-reply-to'], more: { subject: mail.headers.subject, attachments: attachments(mail) } });
             this.last.set(customer, { id, subject: mail.headers.subject ?? '', references: mail.headers.references ?? '', reply_to: bare(mail.headers['reply-to'] ?? mail.headers.from ?? this.address) });
             this.sent.set(id, { source, mail, from, to: customer });
             if (this.knobs.receipt === 'early' && this.hit('receipt_fail')) await this.bounce(id, customer);

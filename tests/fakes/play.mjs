@@ -1,8 +1,8 @@
 // All simulators in one process, and a page where a person plays the customer on each channel. `deploy/up` starts it:
 //   node play.mjs --gateway http://127.0.0.1:8080 --port N --wechat-port N --smpp-port N --smtp-port N --lmtp 127.0.0.1:N
 //
-// GET / the page; GET /live server-sent events {channel, entry} of every phone; POST /say/CHANNEL {text, menu_id}; GET /web and the
-// upgrade of /ws are handed to the gateway unchanged, so that its own visitor's page stands among the phones.
+// GET / the page; GET /live server-sent events {channel, entry} of every phone; POST /say/CHANNEL {text, menu_id}; GET /web, the
+// upgrade of /ws and what the page asks for attachments go to the gateway unchanged, so that its own visitor's page stands among the phones.
 // POST /customer, GET /customer/ID, /knobs and /journal of one channel: below /CHANNEL.
 
 import fs from 'node:fs';
@@ -10,13 +10,13 @@ import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Fake, call, main } from './fake.mjs';
+import { Fake, main } from './fake.mjs';
 import * as mail from './mail.mjs';
 import * as smsc from './smsc.mjs';
 import * as wechat from './wechat.mjs';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
-const WEB_WAIT_MS = 5000, BEAT_MS = 15000;
+const WEB_WAIT_MS = 5000, PASS_WAIT_MS = 60000, BEAT_MS = 15000;
 // Who the person at the page is, on each channel.
 export const CUSTOMERS = { wechat: 'oDemoCustomer0000000000000001', sms: '13800138000', email: 'customer@example.test' };
 
@@ -27,6 +27,8 @@ class Play extends Fake {
         this.on('GET', '/', () => ({ raw: fs.readFileSync(path.join(HERE, 'play.html')), type: 'text/html; charset=utf-8' }));
         this.on('GET', '/live', rq => this.live(rq));
         this.on('GET', '/web', () => this.web());
+        for (const method of ['GET', 'POST'])
+            this.on(method, /^\/(?:media|media\/.*|v1\/media-link)$/, rq => this.relay(rq, this.gateway + rq.url));
         this.on('POST', /^\/say\/(\w+)$/, (rq, channel) => this.say(channel, JSON.parse(rq.text)));
         this.on('POST', /^\/(wechat|sms|email)(\/.*)$/, (rq, channel, rest) => this.pass(rq, channel, rest));
         this.on('GET', /^\/(wechat|sms|email)(\/.*)$/, (rq, channel, rest) => this.pass(rq, channel, rest));
@@ -54,9 +56,21 @@ class Play extends Fake {
     }
 
     // The controls of one simulator; it has no other door when only this page's address is known.
-    async pass(rq, channel, rest) {
-        const answer = await call(rq.method, `${this.channels[channel].url}${rest}${rq.url.includes('?') ? rq.url.slice(rq.url.indexOf('?')) : ''}`, { body: rq.body, timeout_ms: 60000 });
-        return { status: answer.status || 502, raw: answer.body, type: answer.headers?.['content-type'] };
+    pass(rq, channel, rest) {
+        return this.relay(rq, `${this.channels[channel].url}${rest}${rq.url.includes('?') ? rq.url.slice(rq.url.indexOf('?')) : ''}`);
+    }
+
+    // The answer, byte by byte as it comes: pictures are no text.
+    relay(rq, url) {
+        const { host, connection, 'transfer-encoding': _chunked, ...headers } = rq.headers, { rs } = rq;
+        const on = http.request(url, { method: rq.method, timeout: PASS_WAIT_MS, headers: { ...headers, 'content-length': rq.body.length } }, from => {
+            rs.writeHead(from.statusCode, from.headers);
+            from.on('error', () => rs.destroy()).pipe(rs);
+        });
+        on.on('timeout', () => on.destroy(new Error('timeout')));
+        on.on('error', error => (rs.headersSent ? rs.destroy() : this.answer(rq, { status: 502, json: { error: error.message } })));
+        on.end(rq.body);
+        return null;
     }
 
     live(rq) {
