@@ -174,6 +174,10 @@ static int field_of_2(const char *p)
         return F_remote;
     case PAIR('c', 'd'):
         return F_code;
+    case PAIR('l', 'm'):
+        return F_limits;
+    case PAIR('d', 'n'):
+        return F_done;
     default:
         return -1;
     }

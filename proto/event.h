@@ -102,7 +102,9 @@ enum event_type {
     X(context, "cx", S)    /* JSON: what an adapter needs to answer */                    \
     X(quota, "qt", S)      /* "<count>/<ms>": so many sends are free within this time */  \
     X(remote, "ri", S)     /* a provider's ids of a message, separated by commas */       \
-    X(code, "cd", S)       /* a provider's code */
+    X(code, "cd", S)       /* a provider's code */                                        \
+    X(limits, "lm", S)     /* how a message is cut for this sender: fit_limits_write() */ \
+    X(done, "dn", S)       /* what a provider has of a part already, in its adapter's words */
 
 #define EVENT_S struct sl_str
 #define EVENT_I int64_t
@@ -114,7 +116,7 @@ struct event {
 #undef X
 };
 
-#define EVENT_FIELD_COUNT 34           /* fields, the type included; checked in event.c */
+#define EVENT_FIELD_COUNT 36           /* fields, the type included; checked in event.c */
 #define EVENT_TEXT_MAX_BYTES 65536     /* any single field but data */
 #define EVENT_DATA_MAX_BYTES 262144 /* an entry: JSON may make 6 bytes of each of MSG_TEXT_MAX_BYTES */
 #define EVENT_DATA_DEPTH_MAX 24        /* of sl_json_parse's 32: an event in a list in an answer still fits */

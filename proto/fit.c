@@ -1,6 +1,8 @@
 /* proto/fit.c - what becomes of a message that a channel cannot carry as it is. See fit.h. */
 #include "proto/fit.h"
 
+#include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 
 #define BYTES_MAX (1u << 20)
@@ -82,15 +84,15 @@ static struct sl_str room_for_rest(const struct work *w, struct sl_str text, siz
         return text;
     if (units + FIT_TEXT_MIN > max)
         return text; /* words that leave no room for the text: left out */
-    return sl_str_n(text.ptr, fit_cut(text, max - units, w->l->is_chars, &next));
+    return sl_str_n(text.ptr, fit_cut(text, max - units, w->l->is_chars, w->l->is_tight, &next));
 }
 
-static size_t count_texts(struct sl_str text, size_t max, bool is_chars, size_t most)
+static size_t count_texts(const struct work *w, struct sl_str text, size_t max, size_t most)
 {
     size_t count = 0;
     while (text.len > 0 && count <= most) {
         size_t next = text.len;
-        count += fit_cut(text, max, is_chars, &next) > 0;
+        count += fit_cut(text, max, w->l->is_chars, w->l->is_tight, &next) > 0;
         text = sl_str_n(text.ptr + next, text.len - next);
     }
     return count;
@@ -113,11 +115,12 @@ static void add_texts(struct work *w, struct sl_str text, enum msg_kind last_kin
     char prefix[48] = "";
     if (max > 0 && fit_units(text, is_chars) > max) {
         max -= w->l->is_numbered && max >= FIT_TEXT_MIN + FIT_NUMBER_UNITS ? FIT_NUMBER_UNITS : 0;
-        total = count_texts(text, max, is_chars, left);
+        total = count_texts(w, text, max, left);
         total = total > left ? left : total;
     }
     do {
-        size_t next = text.len, len = max > 0 ? fit_cut(text, max, is_chars, &next) : text.len;
+        size_t next = text.len,
+               len = max > 0 ? fit_cut(text, max, is_chars, w->l->is_tight, &next) : text.len;
         struct sl_str first = sl_str_n(text.ptr, len);
         text = sl_str_n(text.ptr + next, text.len - next);
         if (len == 0 && (text.len > 0 || number > 0))
@@ -319,15 +322,18 @@ static void add_attachments(struct work *w, const json_t *list)
 {
     const json_t *a;
     size_t i, native = 0;
+    bool is_bare = false;
     json_array_foreach(list, i, a)
     {
-        if (kind_of(w, a) == MSG_TEXT)
+        enum msg_kind kind = kind_of(w, a);
+        if (kind == MSG_TEXT)
             add_attachment_line(w, a);
         else
             native++;
+        is_bare = is_bare || (w->l->bare & (1u << kind)) != 0;
     }
-    bool is_caption =
-        native == 1 && (w->max == 0 || fit_units(sl_buf_view(&w->line), w->l->is_chars) <= w->max);
+    bool is_caption = native == 1 && !is_bare &&
+                      (w->max == 0 || fit_units(sl_buf_view(&w->line), w->l->is_chars) <= w->max);
     if (!is_caption && w->line.len > 0)
         add_texts(w, sl_buf_view(&w->line), MSG_TEXT);
     json_array_foreach(list, i, a)
@@ -415,4 +421,73 @@ sl_err fit_message(struct fit *f, const struct msg *m, const struct fit_limits *
     sl_buf_fini(&w.line);
     json_decref(data);
     return SL_OK;
+}
+
+sl_err fit_within(struct fit *f, const struct msg *m, const struct fit_limits *l, size_t sends,
+                  struct sl_fail *why)
+{
+    struct fit_limits tight = *l;
+    sl_err err = fit_message(f, m, l, why);
+    if (err != SL_OK || sends == 0 || (f->count <= sends && !f->is_cut))
+        return err;
+    tight.is_tight = true;
+    err = fit_message(f, m, &tight, why);
+    if (err != SL_OK || (f->count <= sends && !f->is_cut))
+        return err;
+    return sl_fail_set(why, SL_ETOOBIG, 0, "the message needs %zu%s sends, and %zu are left", f->count,
+                       f->is_cut ? " or more" : "", sends);
+}
+
+/* ---- limits as a word ---- */
+
+void fit_limits_write(const struct fit_limits *l, size_t link_bytes, char out[FIT_LIMITS_BYTES])
+{
+    (void)snprintf(out, FIT_LIMITS_BYTES, "%zu%c/%u/%u/%zu/%lld/%zu", l->text_max, l->is_chars ? 'c' : 'b',
+                   l->kinds, l->bare, l->options_max, (long long)l->media_max_bytes, link_bytes);
+}
+
+static bool cut_number(struct sl_str *rest, char end, uint64_t most, uint64_t *out)
+{
+    const char *at = rest->len > 0 ? memchr(rest->ptr, end, rest->len) : NULL;
+    size_t len = at != NULL ? (size_t)(at - rest->ptr) : rest->len;
+    if ((at == NULL) != (end == '\0') || sl_str_uint(sl_str_n(rest->ptr, len), out) != SL_OK || *out > most)
+        return false;
+    size_t used = len + (at != NULL ? 1 : 0);
+    *rest = sl_str_n(rest->ptr + used, rest->len - used);
+    return true;
+}
+
+sl_err fit_limits_read(struct sl_str word, struct fit_limits *out, size_t *link_bytes)
+{
+    uint64_t text_max, kinds, bare, options, media, link;
+    bool is_chars = sl_str_find(word, SL_STR("c/"), &(size_t){0});
+    if (word.len >= FIT_LIMITS_BYTES ||
+        !cut_number(&word, is_chars ? 'c' : 'b', MSG_TEXT_MAX_BYTES, &text_max) || word.len == 0 ||
+        word.ptr[0] != '/')
+        return SL_EINVAL;
+    word = sl_str_n(word.ptr + 1, word.len - 1);
+    if (!cut_number(&word, '/', UINT_MAX, &kinds) || !cut_number(&word, '/', UINT_MAX, &bare) ||
+        !cut_number(&word, '/', FIT_OPTIONS_MAX, &options) || !cut_number(&word, '/', INT64_MAX, &media) ||
+        !cut_number(&word, '\0', FIT_LINK_MAX_BYTES, &link))
+        return SL_EINVAL;
+    *out = (struct fit_limits){.text_max = (size_t)text_max,
+                               .is_chars = is_chars,
+                               .kinds = (unsigned)kinds,
+                               .bare = (unsigned)bare,
+                               .options_max = (size_t)options,
+                               .media_max_bytes = (int64_t)media};
+    *link_bytes = (size_t)link;
+    return SL_OK;
+}
+
+void fit_link_of(void *link_bytes, struct sl_str id, struct sl_str name, struct sl_buf *out)
+{
+    size_t bytes = *(const size_t *)link_bytes;
+    if (bytes == 0 || id.len == 0)
+        return;
+    sl_buf_c(out, "https://");
+    for (size_t i = sizeof "https://" - 1; i < bytes; i++)
+        sl_buf_char(out, 'x');
+    for (size_t i = 0; i < name.len; i++)
+        sl_buf_c(out, isalnum((unsigned char)name.ptr[i]) ? "x" : "%xx");
 }

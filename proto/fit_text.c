@@ -16,6 +16,7 @@ struct scan {
     utf8proc_int32_t state; /* utf8proc's, for graphemes of several code points */
     size_t url_end;         /* `at` below it stands inside an address */
     size_t best[RANKS];     /* the last place of each rank; 0: none */
+    bool is_tight;
 };
 
 static bool is_one_of(utf8proc_int32_t c, const char *set)
@@ -109,13 +110,18 @@ static void note_place(struct scan *s)
 
 static size_t choose(const struct scan *s)
 {
-    size_t enough = s->at / 3; /* a good place that would leave a part nearly empty is not good */
+    /* A good place that would leave a part nearly empty is not good; where parts are scarce, one that leaves room is not. */
+    size_t enough = s->is_tight ? s->at - s->at / 8 : s->at / 3, last = 0;
     for (int r = RANKS - 1; r >= 0; r--)
         if (s->best[r] > enough)
             return s->best[r];
-    for (int r = RANKS - 1; r >= 0; r--)
-        if (s->best[r] > 0)
+    for (int r = RANKS - 1; r >= 0; r--) {
+        if (s->best[r] > 0 && !s->is_tight)
             return s->best[r];
+        last = s->best[r] > last ? s->best[r] : last;
+    }
+    if (last > 0)
+        return last;
     return s->at > 0 ? s->at : s->next_bytes; /* one grapheme over the limit: cut it between code points */
 }
 
@@ -153,9 +159,9 @@ size_t fit_units(struct sl_str text, bool is_chars)
     return n;
 }
 
-size_t fit_cut(struct sl_str text, size_t max, bool is_chars, size_t *next)
+size_t fit_cut(struct sl_str text, size_t max, bool is_chars, bool is_tight, size_t *next)
 {
-    struct scan s = {.text = text};
+    struct scan s = {.text = text, .is_tight = is_tight};
     size_t units = 0;
     sl_assert(max >= FIT_TEXT_MIN);
     if (text.len <= max) { /* no more characters than bytes: all of it, as nearly every message */

@@ -25,6 +25,8 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
         return 0;
     struct fit_limits l = {.text_max = data[0], .is_chars = data[1] & 1, .is_numbered = data[1] & 2};
     l.kinds = (unsigned)(data[2] << 4 | data[1] >> 4);
+    l.bare = data[1] & 8 ? l.kinds : 0;
+    l.is_tight = data[3] & 0x40;
     l.options_max = data[3] % 8;
     l.media_max_bytes = data[3] & 0x80 ? 1000 : 0;
     l.parts_max = data[4];

@@ -324,9 +324,138 @@ static void test_the_parts_of_any_text_are_the_text(void **state)
     }
 }
 
+/* ---- a channel that counts ---- */
+
+static size_t parts_within(const char *text, size_t sends, sl_err want)
+{
+    struct fit f;
+    struct sl_fail why = {.text = ""};
+    struct msg m = {.kind = MSG_TEXT, .text = sl_str_c(text)};
+    struct fit_limits l = {.text_max = 20};
+    fit_init(&f);
+    assert_int_equal(fit_within(&f, &m, &l, sends, &why), want);
+    size_t count = f.count;
+    if (want == SL_OK)
+        fit_check_parts(&f, m.text, 20, false);
+    fit_fini(&f);
+    return count;
+}
+
+static void test_parts_are_filled_when_sends_are_few(void **state)
+{
+    (void)state;
+    static const char text[] = "It is short. It is short. It is short. It is. It is.";
+    assert_int_equal(parts_within(text, 0, SL_OK), 4); /* as it reads best */
+    assert_int_equal(parts_within(text, 4, SL_OK), 4);
+    assert_int_equal(parts_within(text, 3, SL_OK), 3);
+    assert_int_equal(parts_within(text, 2, SL_ETOOBIG), 3); /* what it needs */
+    assert_int_equal(parts_within("short", 1, SL_OK), 1);
+}
+
+static void test_nothing_is_left_out_for_want_of_sends(void **state)
+{
+    (void)state;
+    struct fit f;
+    struct sl_fail why;
+    struct sl_buf text;
+    sl_buf_init(&text, 0);
+    for (int i = 0; i < 33; i++)
+        sl_buf_c(&text, "0123456789abcdefghi ");
+    struct msg m = {.kind = MSG_TEXT, .text = sl_buf_view(&text)};
+    fit_init(&f);
+    assert_int_equal(fit_within(&f, &m, &(struct fit_limits){.text_max = 20}, 50, &why), SL_ETOOBIG);
+    assert_true(f.is_cut);
+    fit_fini(&f);
+    sl_buf_fini(&text);
+}
+
+static void test_words_beside_a_bare_attachment_are_a_part_of_their_own(void **state)
+{
+    (void)state;
+    struct fit f;
+    struct sl_fail why;
+    struct msg m = {.kind = MSG_IMAGE,
+                    .text = SL_STR("your invoice"),
+                    .data = SL_STR("{\"attachments\":[{\"id\":\"i\",\"type\":\"image/png\"}]}")};
+    struct fit_limits l = {.kinds = 1u << MSG_IMAGE};
+    fit_init(&f);
+    assert_int_equal(fit_message(&f, &m, &l, &why), SL_OK);
+    assert_int_equal(f.count, 1);
+    assert_true(sl_str_eq_c(f.part[0].text, "your invoice"));
+    l.bare = l.kinds;
+    assert_int_equal(fit_message(&f, &m, &l, &why), SL_OK);
+    assert_int_equal(f.count, 2);
+    assert_int_equal(f.part[0].kind, MSG_TEXT);
+    assert_true(sl_str_eq_c(f.part[0].text, "your invoice"));
+    assert_int_equal(f.part[1].kind, MSG_IMAGE);
+    assert_int_equal(f.part[1].text.len, 0);
+    assert_true(f.part[1].data.len > 0);
+    fit_fini(&f);
+}
+
+static void test_limits_come_back_from_their_word(void **state)
+{
+    (void)state;
+    char word[FIT_LIMITS_BYTES];
+    struct fit_limits l = {.text_max = 2048,
+                           .is_chars = true,
+                           .kinds = ~0u,
+                           .bare = 5,
+                           .options_max = 10,
+                           .media_max_bytes = INT64_MAX},
+                      back = {.text_max = 0};
+    size_t link = 0;
+    fit_limits_write(&l, 180, word);
+    assert_string_equal(word, "2048c/4294967295/5/10/9223372036854775807/180");
+    assert_int_equal(fit_limits_read(sl_str_c(word), &back, &link), SL_OK);
+    assert_memory_equal(&back, &l, sizeof l);
+    assert_int_equal(link, 180);
+    static const char *const wrong[] = {"",
+                                        "2048",
+                                        "2048b",
+                                        "2048b/1/1/1/1",
+                                        "2048b/1/1/1/1/1/1",
+                                        "b/1/1/1/1/1",
+                                        "-1b/1/1/1/1/1",
+                                        "1b/1/1/1/1/9999",
+                                        "1b/4294967296/1/1/1/1",
+                                        "9999999b/1/1/1/1/1",
+                                        "1x/1/1/1/1/1",
+                                        "1b1/1/1/1/1/1",
+                                        "1b/1//1/1/1"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_int_equal(fit_limits_read(sl_str_c(wrong[i]), &back, &link), SL_EINVAL);
+}
+
+/* Who counts without being able to make links comes to the parts that who sends makes. */
+static void test_a_link_of_the_same_length_makes_the_same_parts(void **state)
+{
+    (void)state;
+    size_t link = 40;
+    struct fit f;
+    struct sl_fail why;
+    struct msg m = {.kind = MSG_FILE,
+                    .text = SL_STR("Here is the paper that you asked for."),
+                    .data = SL_STR("{\"attachments\":[{\"id\":\"i\",\"name\":\"a b.pdf\"}]}")};
+    struct fit_limits l = {.text_max = 70, .link = fit_link_of, .link_arg = &link};
+    fit_init(&f);
+    assert_int_equal(fit_message(&f, &m, &l, &why), SL_OK);
+    assert_int_equal(f.count, 2);
+    assert_int_equal(f.part[1].text.len, sizeof "a b.pdf: " - 1 + 40 + sizeof "a%20b%2Epdf" - 1);
+    link = 0;
+    assert_int_equal(fit_message(&f, &m, &l, &why), SL_OK);
+    assert_int_equal(f.count, 1); /* [a b.pdf] */
+    fit_fini(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parts_are_filled_when_sends_are_few),
+        cmocka_unit_test(test_nothing_is_left_out_for_want_of_sends),
+        cmocka_unit_test(test_words_beside_a_bare_attachment_are_a_part_of_their_own),
+        cmocka_unit_test(test_limits_come_back_from_their_word),
+        cmocka_unit_test(test_a_link_of_the_same_length_makes_the_same_parts),
         cmocka_unit_test(test_text_within_the_limit_is_one_part),
         cmocka_unit_test(test_text_is_cut_behind_sentences_first),
         cmocka_unit_test(test_else_between_words_or_behind_a_comma),
