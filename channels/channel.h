@@ -30,7 +30,7 @@
 #include "base/loop.h"
 #include "proto/message.h"
 
-#define CHAN_API 2
+#define CHAN_API 3
 
 struct chan;     /* one configured inbox of one adapter; owned by the core */
 struct chan_job; /* the core's receipt for one send; valid until settled */
@@ -54,10 +54,11 @@ enum chan_unknown {                        /* what to do when an outcome is unkn
 struct chan_limits {
     size_t text_max; /* in one part; 0: no limit of its own */
     enum chan_unit text_unit;
-    unsigned kinds;            /* 1u << MSG_IMAGE | ...: what send() takes beside text; others become text */
-    size_t options_max;        /* of a choice; more, or 0: the choice becomes numbered text */
-    int64_t media_max_bytes;   /* of an attachment; larger ones become a text with a link */
-    enum chan_unknown unknown; /* default of inboxes.*.unknown */
+    unsigned kinds;          /* 1u << MSG_IMAGE | ...: what send() takes beside text; others become text */
+    unsigned bare;           /* of these, attachments that carry no words: words become a part of their own */
+    size_t options_max;      /* of a choice; more, or 0: the choice becomes numbered text */
+    int64_t media_max_bytes; /* of an attachment; larger ones become a text with a link */
+    enum chan_unknown unknown;   /* default of inboxes.*.unknown */
     unsigned rate_per_s, window; /* defaults of inboxes.*.send_rate, .send_window (jobs at once) */
 };
 
@@ -124,24 +125,31 @@ struct chan_send {         /* one part of one message; all borrowed until send()
     struct sl_str context;   /* JSON of the latest inbound's ticket, or empty */
     unsigned part, parts;    /* 1..parts */
     unsigned attempt;        /* 1.. */
+    struct sl_str done;      /* as an earlier try of this part told it (chan_result.done), or empty */
     struct sl_str remote_id; /* query(): what is known of it, may be empty */
 };
 enum chan_outcome {
     CHAN_SENT,    /* the provider has it: remote_id */
-    CHAN_FAILED,  /* it certainly has not; may_retry says whether trying again makes sense */
+    CHAN_FAILED,  /* it certainly has not, or not all of it (done); may_retry: trying again makes sense */
     CHAN_UNKNOWN, /* it may have been sent: the inbox's policy decides */
     CHAN_NEVER,   /* query() only: the provider never had it */
 };
 struct chan_result {
     enum chan_outcome outcome;
     struct sl_str
-        remote_id;       /* the provider's ids in canonical form, separated by commas when it made several */
+        remote_id; /* the provider's ids in canonical form, separated by commas when it made several. Those
+                      of this try; also of what was taken of a part that failed or is unknown */
+    /* An adapter that sends a part in pieces (segments of a short message): which the provider has, in the
+     * adapter's own words, at most CHAN_DONE_MAX bytes. The next try gets them back and sends the others. */
+    struct sl_str done;
     struct sl_str code;  /* the provider's own code */
     struct sl_str words; /* why, in plain words for an agent; not empty unless CHAN_SENT */
     bool may_retry;
     bool is_account;        /* the whole account is to pause (rate, token, circuit), not this message alone */
     int64_t retry_after_ms; /* as the provider asked; 0: back-off */
 };
+
+#define CHAN_DONE_MAX 160
 
 /* Small values that all gateways share, of this inbox: cursors, access tokens, joined parts. */
 enum chan_kv_op {

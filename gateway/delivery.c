@@ -43,7 +43,7 @@ struct gw_sender {
     struct key in;
     struct part *part;
     char *limits; /* JSON for the lane */
-    char hash[17];
+    char hash[17], fit_word[FIT_LIMITS_BYTES];
     bool is_free, is_held;
     bool is_limits_told, is_telling, is_alarmed;
     struct chan_job *jobs;
@@ -113,6 +113,7 @@ static bool ask(struct gw_delivery *d,
 static void free_word(struct event *word)
 {
     free((void *)(uintptr_t)word->remote.ptr);
+    free((void *)(uintptr_t)word->done.ptr);
     free((void *)(uintptr_t)word->code.ptr);
     free((void *)(uintptr_t)word->text.ptr);
     *word = (struct event){.type = EVENT_NONE};
@@ -195,18 +196,20 @@ static void job_tell(struct chan_job *job, const char *reason, const struct chan
     else if (r->is_account)
         name = "account";
     job->is_told = true;
-    job->word = (struct event){.type = EVENT_SETTLED,
-                               .id = sl_str_c(job->id),
-                               .number = job->part,
-                               .capacity = job->parts,
-                               .gen = job->attempt,
-                               .control = job->epoch,
-                               .name = sl_str_c(name),
-                               .reason = sl_str_c(reason),
-                               .wait_ms = r->retry_after_ms,
-                               .remote = owned(r->remote_id),
-                               .code = owned(r->code),
-                               .text = owned(r->words)};
+    job->word =
+        (struct event){.type = EVENT_SETTLED,
+                       .id = sl_str_c(job->id),
+                       .number = job->part,
+                       .capacity = job->parts,
+                       .gen = job->attempt,
+                       .control = job->epoch,
+                       .name = sl_str_c(name),
+                       .reason = sl_str_c(reason),
+                       .wait_ms = r->retry_after_ms,
+                       .remote = owned(r->remote_id),
+                       .done = owned(sl_str_n(r->done.ptr, r->done.len <= CHAN_DONE_MAX ? r->done.len : 0)),
+                       .code = owned(r->code),
+                       .text = owned(r->words)};
     sl_timer_stop(&job->timer);
     job_append(job);
 }
@@ -293,6 +296,7 @@ static struct fit_limits limits_for(struct chan *ch)
     return (struct fit_limits){.text_max = l.text_max,
                                .is_chars = l.text_unit == CHAN_CHARS,
                                .kinds = l.kinds,
+                               .bare = l.bare,
                                .options_max = l.options_max,
                                .media_max_bytes = l.media_max_bytes,
                                .link = write_link,
@@ -328,6 +332,7 @@ static void give(struct gw_sender *s, struct chan_job *job, const struct event *
                              .part = (unsigned)job->part,
                              .parts = (unsigned)job->parts,
                              .attempt = (unsigned)deed->turn,
+                             .done = deed->done,
                              .remote_id = deed->remote};
     job->is_out = true;
     sl_kill_point("lane.before_first_byte");
@@ -351,7 +356,11 @@ static void send_part(struct gw_sender *s, struct chan_job *job, const struct ev
     struct msg m = message_of(s, deed);
     struct sl_fail why = {.text = ""};
     struct fit *fit = &s->d->fit;
-    if (fit_message(fit, &m, &limits, &why) != SL_OK)
+    size_t most = deed->ticket > 0 ? (size_t)deed->ticket : 0; /* the conversation paid for so many */
+    sl_err err = fit_within(fit, &m, &limits, most, &why);
+    if (err == SL_ETOOBIG && job->part == 1)
+        refused(job, "limits_changed", why.text);
+    else if (err != SL_OK && err != SL_ETOOBIG)
         refused(job, "malformed", why.text);
     else if (fit->count == 0)
         refused(job, "nothing_to_send", "This channel cannot show such a message.");
@@ -611,6 +620,23 @@ static int64_t setting(const struct chan *ch, const struct sl_config *cfg, const
     return n != 0 ? n : otherwise;
 }
 
+/* For conversations whose channel counts sends: what this inbox makes of a message. */
+static void write_fit_word(struct gw_sender *s)
+{
+    static const char nobody[] = "0000000000000000000000000000000000000000000000000000000000000000";
+    struct fit_limits l = limits_for(s->box->inbox.ch);
+    struct sl_buf link;
+    sl_buf_init(&link, FIT_LINK_MAX_BYTES);
+    write_link(s->box->inbox.ch, sl_str_c(nobody), SL_STR("x"), &link);
+    fit_limits_write(&l, link.len > 0 && !link.overflow ? link.len - 1 : 0, s->fit_word);
+    sl_buf_fini(&link);
+}
+
+struct sl_str gw_delivery_fit_word(const struct gw_sender *s)
+{
+    return sl_str_c(s->fit_word);
+}
+
 static void write_limits(struct gw_sender *s, const struct sl_config *cfg)
 {
     const struct chan *ch = s->box->inbox.ch;
@@ -624,6 +650,7 @@ static void write_limits(struct gw_sender *s, const struct sl_config *cfg)
     chan_limits(ch, &limits);
     if (policy_of(ch, cfg, &policy, &why) != SL_OK) /* on reload only: at start it was checked */
         sl_log(SL_ERROR, "reload: outcomes that are unknown stay so", SL_KV_FAIL(&why));
+    write_fit_word(s);
     int64_t rate = setting(ch, cfg, "send_rate", limits.rate_per_s);
     int64_t window = setting(ch, cfg, "send_window", limits.window > 0 ? limits.window : 10);
     sl_buf_init(&out, 0);

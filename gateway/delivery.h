@@ -71,6 +71,7 @@ sl_err gw_delivery_check(const struct chan *ch, const struct sl_config *cfg,
                          struct sl_fail *why) SL_MUST_CHECK;
 /* The inbox's limits as configured; again after a reload. */
 void gw_delivery_add(struct gw_delivery *d, struct gw_box *box, const struct sl_config *cfg);
+struct sl_str gw_delivery_fit_word(const struct gw_sender *s); /* fit_limits_write() of its inbox */
 void gw_delivery_settled(struct chan_job *job, const struct chan_result *r);
 void gw_delivery_wake(struct gw_sender *s); /* the adapter is up: what it refused may begin */
 void gw_delivery_stop(struct gw_delivery *d);

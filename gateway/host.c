@@ -53,12 +53,16 @@ static sl_err append(struct gw *gw, const struct gw_inbox *inbox, const char *ta
     return err;
 }
 
-static void write_quota(const struct chan_ticket *t, char out[QUOTA_MAX_BYTES], struct event *ev)
+static void write_quota(struct gw *gw, const struct gw_inbox *inbox, const struct chan_ticket *t,
+                        char out[QUOTA_MAX_BYTES], struct event *ev)
 {
+    const struct gw_box *box = gw_find_box(gw, sl_str_c(inbox->name));
     if (t == NULL || t->quota_ms <= 0)
         return;
     int n = snprintf(out, QUOTA_MAX_BYTES, "%u/%lld", t->quota_count, (long long)t->quota_ms);
     ev->quota = sl_str_n(out, (size_t)n);
+    if (box != NULL && box->sender != NULL)
+        ev->limits = gw_delivery_fit_word(box->sender);
 }
 
 static void write_ticket(const struct chan_ticket *t, struct event *ev)
@@ -93,7 +97,7 @@ static sl_err append_inbound(struct gw *gw, const struct gw_inbox *inbox, const 
     ev.trace = m->traceparent;
     if (t != NULL)
         write_ticket(t, &ev);
-    write_quota(t, quota, &ev);
+    write_quota(gw, inbox, t, quota, &ev);
     if (chan_ops_of(inbox->ch)->caps & CHAN_CAP_SEND) {
         key_lane_tag(lane_tag, sl_str_c(inbox->name));
         lane = key_in(lane_tag);

@@ -132,7 +132,15 @@ static void pid_belongs(struct gw_lane_run *t, struct gw_send *x, struct gw_pid 
     gw_lane_set(&pid->words, SL_STR_NONE);
 }
 
-/* The provider's ids of the part that was just sent. */
+static bool is_among(struct sl_str id, struct sl_str ids)
+{
+    while (ids.len > 0)
+        if (sl_str_eq(id, gw_lane_cut_id(&ids)))
+            return true;
+    return false;
+}
+
+/* The provider's ids of what it just took. One that it gives twice is one. */
 static void learn_ids(struct gw_lane_run *t, struct gw_send *x)
 {
     char name[LANE_KEY_BYTES + 2];
@@ -144,9 +152,11 @@ static void learn_ids(struct gw_lane_run *t, struct gw_send *x)
         struct sl_str id = gw_lane_cut_id(&rest);
         if (id.len == 0)
             continue;
+        size_t at = i++;
+        if (is_among(gw_lane_pid_name(id, name), sl_buf_view(&all)))
+            continue; /* known, with what receipts said of it */
         struct gw_pid *pid =
-            i < t->pid_count ? t->pid[i] : fx_blank(t->fx, &gw_pid_kind, gw_lane_pid_name(id, name));
-        i++;
+            at < t->pid_count ? t->pid[at] : fx_blank(t->fx, &gw_pid_kind, gw_lane_pid_name(id, name));
         if (all.len > 0)
             sl_buf_char(&all, ',');
         sl_buf_c(&all, pid->s.id);
@@ -157,11 +167,23 @@ static void learn_ids(struct gw_lane_run *t, struct gw_send *x)
     sl_buf_fini(&all);
 }
 
+/* A try that did not succeed may have brought some pieces of its part to the provider: the next one is told. */
+static void learn_pieces(struct gw_lane_run *t, struct gw_send *x)
+{
+    fx_changed(t->fx, x);
+    learn_ids(t, x);
+    if (t->ev->done.len > 0 && t->ev->done.len <= LANE_DONE_MAX && !sl_mutant("lane-forget-pieces"))
+        gw_lane_set(&x->done, t->ev->done);
+    if (t->ev->capacity > 0)
+        x->parts = t->ev->capacity;
+}
+
 static void is_sent(struct gw_lane_run *t, struct gw_lane_pair *p)
 {
     struct gw_send *x = p->send;
     fx_changed(t->fx, x);
     learn_ids(t, x);
+    gw_lane_set(&x->done, SL_STR_NONE);
     if (t->ev->capacity > 0)
         x->parts = t->ev->capacity;
     gw_lane_because(x, SL_STR_NONE, SL_STR_NONE);
@@ -171,13 +193,21 @@ static void is_sent(struct gw_lane_run *t, struct gw_lane_pair *p)
         return;
     }
     x->part++;
+    x->before = x->remote != NULL ? (int64_t)strlen(x->remote) : 0;
     gw_lane_go(t, x, SEND_QUEUED);
     gw_lane_is_ready(t, t->own.line, x);
 }
 
 static bool is_worth_another(const struct gw_lane_run *t, const struct gw_send *x)
 {
-    return x->tries < t->lane->tries_max && t->now_ms <= x->at_ms + t->lane->deadline_ms;
+    int64_t times = gw_lane_is_half_sent(x) ? LANE_HALF_TIMES : 1;
+    return x->tries < t->lane->tries_max && t->now_ms <= x->at_ms + times * t->lane->deadline_ms;
+}
+
+static void fails(struct gw_lane_run *t, struct gw_lane_pair *p)
+{
+    gw_lane_say_how_far(p->send);
+    gw_lane_end(t, p, t->next, SEND_FAILED);
 }
 
 static void is_failed(struct gw_lane_run *t, struct gw_lane_pair *p)
@@ -188,9 +218,12 @@ static void is_failed(struct gw_lane_run *t, struct gw_lane_pair *p)
         back_off_ms(sl_str_c(x->s.id), x->attempt, is_account ? t->lane->failures : x->tries + 1);
     if (t->ev->wait_ms > after_ms)
         after_ms = t->ev->wait_ms;
+    learn_pieces(t, x);
+    if (sl_mutant("lane-forget-parts"))
+        x->part = 1;
     gw_lane_because(x, t->ev->code, t->ev->text);
     if (!has_hint(t, "retry")) {
-        gw_lane_end(t, p, t->next, SEND_FAILED);
+        fails(t, p);
         return;
     }
     t->lane->retried++;
@@ -204,7 +237,7 @@ static void is_failed(struct gw_lane_run *t, struct gw_lane_pair *p)
     if (is_worth_another(t, x))
         wait_for(t, p, SEND_WAITING, after_ms);
     else
-        gw_lane_end(t, p, t->next, SEND_FAILED);
+        fails(t, p);
 }
 
 static void stays_unknown(struct gw_lane_run *t, struct gw_lane_pair *p, struct gw_send *next)
@@ -221,6 +254,8 @@ static void is_unknown(struct gw_lane_run *t, struct gw_lane_pair *p, struct gw_
     struct sl_str id = sl_str_c(x->s.id);
     enum gw_lane_policy policy = (enum gw_lane_policy)t->lane->policy;
     if (policy == LANE_AT_MOST_ONCE && sl_mutant("lane-retry-unknown"))
+        policy = LANE_IDEMPOTENT;
+    if (policy == LANE_QUERYABLE && sl_mutant("lane-send-unasked"))
         policy = LANE_IDEMPOTENT;
     fx_changed(t->fx, x);
     x->tries++;
@@ -302,10 +337,12 @@ static void on_word(struct gw_lane_run *t, enum word word)
     case WORD_UNKNOWN:
         breaker_counts(t, true);
         gw_lane_because(p->send, t->ev->code, t->ev->text);
-        if (was_asking)
+        if (was_asking) {
             is_unasked(t, p);
-        else
-            is_unknown(t, p, t->next);
+            return;
+        }
+        learn_pieces(t, p->send);
+        is_unknown(t, p, t->next);
         return;
     case WORD_NEVER:
         breaker_counts(t, false);
@@ -341,8 +378,7 @@ static void on_late_word(struct gw_lane_run *t, enum word word)
     }
     fx_changed(t->fx, x);
     gw_lane_because(x, t->ev->code, t->ev->text);
-    if (word == WORD_SENT)
-        learn_ids(t, x);
+    learn_ids(t, x);
     if (x->remote != NULL)
         gw_lane_keep(t, x); /* a second time: what is forgotten with it were not its ids yet */
     t->lane->unknown--;
@@ -435,6 +471,7 @@ static void fill(struct gw_lane_run *t, struct gw_send *x)
     x->at_ms = ev->at_ms != 0 ? ev->at_ms : t->now_ms;
     x->priority = ev->priority;
     x->part = x->parts = 1;
+    x->most = ev->capacity > 0 ? ev->capacity : 0;
     gw_lane_set(&x->id, ev->id);
     gw_lane_set(&x->addr, ev->addr);
     gw_lane_set(&x->by, ev->name);

@@ -9,6 +9,8 @@
  *          shelf  up to LANE_SHELF items of a ready queue ("0.<n>" replies, "1.<n>" bulk) or of what ended ("done.<n>")
  * Events   SEND, SETTLED, RECEIPT, LANE, TIMER. Deeds: SEND (hand this part to the adapter), QUERY (ask what became
  *          of a try). Facts: OUTCOME to the conversation.
+ * Parts    a deed names part (number), parts (capacity; 1 until the first answer), most (ticket) and done. A try that failed is
+ *          repeated from what was not taken: earlier parts are never sent again, nor pieces of this one (done).
  * Rules    SENDING is in the store before the deed is done. A try is known by (send, number of the try): a word on
  *          another one changes nothing. A try whose owner lost the lease is unknown, and the policy decides.
  *          A state never goes backwards. One in flight for each conversation.
@@ -32,6 +34,8 @@ extern const struct state_kind gw_lane_kind, gw_line_kind, gw_send_kind, gw_pid_
 #define LANE_EARLY_MAX  10000   /* receipts whose answer has not come */
 #define LANE_EARLY_MS   600000
 #define LANE_IDS_MAX    32 /* provider's ids of one message */
+#define LANE_DONE_MAX   160
+#define LANE_HALF_TIMES 4 /* what is sent in part is given so many times the deadline for the rest */
 #define LANE_WINDOW_MAX 1000
 #define LANE_START_MAX  16 /* messages that one event starts; more by a timer of 0 ms */
 
@@ -126,12 +130,14 @@ const char *gw_send_state_name(enum gw_send_state state);
     X(priority) /* below 0: bulk */                                                                          \
     X(part)     /* 1.. */                                                                                    \
     X(parts)                                                                                                 \
+    X(most)    /* parts that the customer's channel grants; 0: any number */                                 \
     X(tries)   /* of this part that failed or are unknown */                                                 \
     X(attempt) /* tries begun, ever: names a try */                                                          \
     X(epoch)   /* under which the last one began */                                                          \
     X(ids)     /* provider's ids so far */                                                                   \
     X(delivered)                                                                                             \
     X(read)    /* of them */                                                                                 \
+    X(before)  /* bytes of remote that belong to the parts before this one */                                \
     X(is_lost) /* a receipt said that a part failed */
 #define LANE_SEND_STRINGS(X)                                                                                 \
     X(id)                                                                                                    \
@@ -140,6 +146,7 @@ const char *gw_send_state_name(enum gw_send_state state);
     X(kind)                                                                                                  \
     X(text)                                                                                                  \
     X(data) X(context) X(trace) X(channel) X(remote) /* ids of all parts, by commas */                       \
+        X(done) /* what the provider has of this part, in the adapter's words */                             \
         X(code) X(words)
 /* clang-format on */
 struct gw_send {

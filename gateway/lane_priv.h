@@ -77,6 +77,8 @@ void gw_lane_tell(struct gw_lane_run *t, const struct gw_send *x);
 void gw_lane_because(struct gw_send *x, struct sl_str code, struct sl_str words);
 void gw_lane_keep(struct gw_lane_run *t, const struct gw_send *x); /* for receipts that come later */
 void gw_lane_drop_content(struct gw_send *x);
+bool gw_lane_is_half_sent(const struct gw_send *x);
+void gw_lane_say_how_far(struct gw_send *x);
 /* Out of its line for good; next is the message behind it, NULL: not at hand. */
 void gw_lane_end(struct gw_lane_run *t, struct gw_lane_pair *p, struct gw_send *next, enum gw_send_state to);
 /* A conversation whose first message may go takes its place in the queue of its band. */

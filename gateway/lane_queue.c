@@ -1,6 +1,8 @@
 /* gateway/lane_queue.c - the two ready queues of a lane, what ends, what starts. */
 #include "gateway/lane_priv.h"
 
+#include <inttypes.h>
+
 #define DONE_OPEN_MS      3600000
 #define TOKEN_WAIT_MAX_MS 50
 
@@ -79,6 +81,27 @@ void gw_lane_because(struct gw_send *x, struct sl_str code, struct sl_str words)
     gw_lane_set(&x->words, gw_lane_shortened(words, LANE_WORDS_MAX));
 }
 
+bool gw_lane_is_half_sent(const struct gw_send *x)
+{
+    return x->part > 1 || x->done != NULL;
+}
+
+/* A message that ends half sent says so to the agent, before the provider's reason. */
+void gw_lane_say_how_far(struct gw_send *x)
+{
+    struct sl_buf words;
+    if (x->part <= 1)
+        return; /* of pieces its adapter speaks */
+    sl_buf_init(&words, 0);
+    sl_buf_printf(&words,
+                  "客户只收到前 %" PRId64 " 段，共 %" PRId64 " 段 (sent: %" PRId64 " of %" PRId64 " parts)",
+                  x->part - 1, x->parts, x->part - 1, x->parts);
+    if (x->words != NULL)
+        sl_buf_printf(&words, ": %s", x->words);
+    gw_lane_set(&x->words, gw_lane_shortened(sl_buf_view(&words), LANE_WORDS_MAX));
+    sl_buf_fini(&words);
+}
+
 /* Kept for receipts, together with others that ended about now. */
 void gw_lane_keep(struct gw_lane_run *t, const struct gw_send *x)
 {
@@ -112,6 +135,7 @@ void gw_lane_drop_content(struct gw_send *x)
     gw_lane_set(&x->text, SL_STR_NONE);
     gw_lane_set(&x->data, SL_STR_NONE);
     gw_lane_set(&x->context, SL_STR_NONE);
+    gw_lane_set(&x->done, SL_STR_NONE);
     gw_lane_set(&x->trace, SL_STR_NONE);
 }
 
@@ -196,6 +220,9 @@ static bool may_start(const struct gw_lane_run *t)
 static void deed(struct gw_lane_run *t, const struct gw_send *x, enum event_type type)
 {
     char key[LANE_KEY_BYTES];
+    struct sl_str remote = gw_lane_str(x->remote);
+    size_t before = (size_t)x->before < remote.len ? (size_t)x->before : remote.len;
+    before += before > 0 && before < remote.len; /* the comma */
     gw_lane_key(fx_tag(t->fx), sl_str_c(x->s.id), x->part, key);
     fx_do(t->fx, &(struct event){.type = type,
                                  .conv = sl_str_c(x->s.id),
@@ -203,6 +230,7 @@ static void deed(struct gw_lane_run *t, const struct gw_send *x, enum event_type
                                  .id = gw_lane_str(x->id),
                                  .number = x->part,
                                  .capacity = x->parts,
+                                 .ticket = x->most,
                                  .turn = x->tries + 1,
                                  .gen = x->attempt,
                                  .control = x->epoch,
@@ -215,7 +243,8 @@ static void deed(struct gw_lane_run *t, const struct gw_send *x, enum event_type
                                  .at_ms = x->at_ms,
                                  .trace = gw_lane_str(x->trace),
                                  .context = gw_lane_str(x->context),
-                                 .remote = gw_lane_str(x->remote)});
+                                 .done = gw_lane_str(x->done),
+                                 .remote = sl_str_n(remote.ptr + before, remote.len - before)});
 }
 
 static void take_off(struct gw_lane_run *t, struct gw_lane_pair *p, enum gw_send_state to)
@@ -238,10 +267,12 @@ static void take_off(struct gw_lane_run *t, struct gw_lane_pair *p, enum gw_send
 static void start(struct gw_lane_run *t, struct gw_lane_pair *p)
 {
     struct gw_send *x = p->send;
-    bool is_late = t->now_ms > x->at_ms + t->lane->deadline_ms && x->part == 1 && x->state != SEND_ASKING;
+    int64_t times = gw_lane_is_half_sent(x) ? LANE_HALF_TIMES : 1;
+    bool is_late = t->now_ms > x->at_ms + times * t->lane->deadline_ms && x->state != SEND_ASKING;
     if (is_late) {
         if (x->words == NULL)
             gw_lane_because(x, SL_STR("too_late"), SL_STR("It waited longer than send_deadline allows."));
+        gw_lane_say_how_far(x);
         gw_lane_end(t, p, NULL, SEND_FAILED);
         return;
     }

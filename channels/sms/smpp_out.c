@@ -3,8 +3,10 @@
  *   accepted  -> the ledger of opt-outs is asked -> parts are submitted while the session's window has room -> each is answered, or lost
  *             -> none in flight and none left (or one went wrong): settled, once
  *
- * A part is never submitted twice here. When some parts were taken and others not, the outcome is unknown: the
- * customer may see a piece, and sending all of it again would double that piece.
+ * A part is never submitted twice here, and none that an earlier try brought to the message centre: which ones those are goes
+ * back to the lane with the word on a try (chan_result.done) and comes again with the next. So a throttled second part of three
+ * is the next thing that is sent. The reference number of the parts is the same in every try: the handset joins them. When a part
+ * was written and never answered, the outcome is unknown.
  */
 #include "channels/sms/smpp_priv.h"
 
@@ -22,7 +24,8 @@
 
 struct bit { /* one PDU of a job; the session's ticket */
     struct smpp_job *job;
-    char *id; /* canonical, when it was taken */
+    char *id;      /* canonical, when it was taken in this try */
+    bool is_taken; /* now or in an earlier try */
 };
 
 struct smpp_job {
@@ -30,9 +33,10 @@ struct smpp_job {
     struct smpp *sm;
     struct chan_job *job;
     struct smpp_session *session;
-    bool is_query, is_asking, is_opted_out;
+    bool is_query, is_asking, is_opted_out, is_recut;
     bool is_broken; /* no further part is submitted */
-    unsigned total, submitted, open, taken, lost_written;
+    unsigned total, submitted, open, taken,
+        lost_written;    /* submitted: those before it are out, or were taken before */
     uint32_t refused;    /* first bad status, 0: none */
     char why[120];       /* of what was lost */
     struct smpp_pdu pdu; /* what all parts have in common; its strings lie in this job */
@@ -72,13 +76,42 @@ static void write_ids(const struct smpp_job *j, struct sl_buf *ids)
     }
 }
 
+/* "3.8.2.05": parts, alphabet, how they are joined, and a bit for each part that was taken, in hex, the first part lowest. */
+static void write_done(const struct smpp_job *j, char out[CHAN_DONE_MAX])
+{
+    int n = snprintf(out, CHAN_DONE_MAX, "%u.%d.%d.", j->total, (int)j->alphabet, (int)j->joint);
+    for (unsigned i = 0; i < j->total; i += 4) {
+        unsigned four = 0;
+        for (unsigned k = 0; k < 4 && i + k < j->total; k++)
+            four |= j->bit[i + k].is_taken ? 1u << k : 0;
+        out[n++] = "0123456789abcdef"[four];
+    }
+    out[n] = '\0';
+}
+
+/* False: an earlier try cut the message differently, so the configuration has changed. Nothing can be sent behind that. */
+static bool read_done(struct smpp_job *j, struct sl_str done)
+{
+    static const char digits[] = "0123456789abcdef";
+    char head[CHAN_DONE_MAX];
+    if (done.len == 0)
+        return true;
+    int n = snprintf(head, sizeof head, "%u.%d.%d.", j->total, (int)j->alphabet, (int)j->joint);
+    if (!sl_str_starts(done, head) || done.len != (size_t)n + (j->total + 3) / 4)
+        return false;
+    for (unsigned i = 0; i < j->total; i++) {
+        const char *digit = strchr(digits, done.ptr[(size_t)n + i / 4]);
+        j->bit[i].is_taken =
+            digit != NULL && *digit != '\0' && ((unsigned)(digit - digits) >> i % 4 & 1) != 0;
+        j->taken += j->bit[i].is_taken;
+    }
+    return true;
+}
+
 static void settle_unknown(const struct smpp_job *j, struct chan_result *r, char words[200])
 {
     r->outcome = CHAN_UNKNOWN;
-    if (j->taken > 0 && j->refused != 0)
-        (void)snprintf(words, 200, "%u of %u parts were taken, then: %s", j->taken, j->total,
-                       smpp_status_meaning(j->refused)->words);
-    else if (j->total > 1)
+    if (j->total > 1)
         (void)snprintf(words, 200, "%u of %u parts were taken, then the session broke: %s", j->taken,
                        j->total, j->why);
     else
@@ -94,10 +127,18 @@ static void settle_failed(const struct smpp_job *j, struct chan_result *r, char 
         (void)snprintf(words, 200, "%s", SMS_OPTED_OUT_WORDS);
         return;
     }
-    if (j->refused == 0) { /* not a byte of it was written */
+    if (j->is_recut) {
+        r->code = SL_STR("limits_changed");
+        (void)snprintf(words, 200, "long_by or the alphabet was changed while the message was being sent");
+        return;
+    }
+    char taken[64] = "";
+    if (j->taken > 0)
+        (void)snprintf(taken, sizeof taken, "%u of %u parts were taken, then: ", j->taken, j->total);
+    if (j->refused == 0) { /* not a byte of the others was written */
         r->may_retry = true;
         r->code = SL_STR("link");
-        (void)snprintf(words, 200, "not sent: %s", j->why);
+        (void)snprintf(words, 200, "%snot sent: %s", taken, j->why);
         return;
     }
     (void)snprintf(code, 16, "0x%02x", j->refused);
@@ -105,7 +146,7 @@ static void settle_failed(const struct smpp_job *j, struct chan_result *r, char 
     r->may_retry = m->verdict != SMPP_PERMANENT;
     r->is_account = m->verdict == SMPP_PAUSE || m->verdict == SMPP_ALARM;
     r->retry_after_ms = j->refused == SMPP_THROTTLED ? THROTTLE_WAIT_MS : 0;
-    (void)snprintf(words, 200, "%s", m->words);
+    (void)snprintf(words, 200, "%s%s", taken, m->words);
 }
 
 static void settle_query(const struct smpp_job *j, struct chan_result *r, char words[200])
@@ -129,17 +170,20 @@ static void job_settle(struct smpp_job *j)
     struct chan_job *job = j->job;
     struct chan_result r = {
         .outcome = CHAN_SENT, .remote_id = SL_STR_NONE, .code = SL_STR_NONE, .words = SL_STR_NONE};
-    char words[200] = "", code[16];
+    char words[200] = "", code[16], done[CHAN_DONE_MAX] = "";
     struct sl_buf ids;
     sl_buf_init(&ids, REMOTE_IDS_MAX);
     if (j->is_query)
         settle_query(j, &r, words);
     else if (j->taken == j->total)
         r.outcome = CHAN_SENT;
-    else if (j->taken > 0 || j->lost_written > 0)
+    else if (j->lost_written > 0)
         settle_unknown(j, &r, words);
     else
         settle_failed(j, &r, words, code);
+    if (!j->is_query && j->taken > 0 && j->taken < j->total)
+        write_done(j, done);
+    r.done = sl_str_c(done);
     write_ids(j, &ids);
     r.remote_id = sl_buf_view(&ids);
     r.words = sl_str_c(words);
@@ -157,18 +201,35 @@ static bool job_is_over(const struct smpp_job *j)
 
 /* ---- submit ---- */
 
+/* The octets of the next part. */
+static struct sl_str part_text(const struct smpp_job *j)
+{
+    struct sl_str rest = sl_str_n(sl_buf_view(&j->octets).ptr + j->at_octet, j->octets.len - j->at_octet);
+    if (j->total > 1)
+        rest.len = sms_cut(j->alphabet, rest, smpp_part_max(j->alphabet, j->joint));
+    return rest;
+}
+
+/* Out, or taken by an earlier try: on to the next one. */
+static void pass_part(struct smpp_job *j)
+{
+    if (!j->is_query)
+        j->at_octet += part_text(j).len;
+    j->submitted++;
+}
+
+static void pass_taken(struct smpp_job *j)
+{
+    while (!j->is_query && j->submitted < j->total && j->bit[j->submitted].is_taken)
+        pass_part(j);
+}
+
 /* The next part's PDU; text stays valid until the call returns. */
 static sl_err submit_part(struct smpp_job *j, struct sl_buf *part, struct sl_buf *tlvs)
 {
     struct smpp_pdu p = j->pdu;
     unsigned seq = j->submitted + 1;
-    struct sl_str rest = sl_str_n(sl_buf_view(&j->octets).ptr + j->at_octet, j->octets.len - j->at_octet);
-    size_t n = rest.len;
-    p.text = rest;
-    if (j->total > 1) {
-        n = sms_cut(j->alphabet, rest, smpp_part_max(j->alphabet, j->joint));
-        p.text = sl_str_n(rest.ptr, n);
-    }
+    p.text = part_text(j);
     if (j->total > 1 && j->joint == SMPP_SAR) {
         smpp_tlv_add_uint(tlvs, SMPP_TAG_SAR_MSG_REF_NUM, 2, j->ref);
         smpp_tlv_add_uint(tlvs, SMPP_TAG_SAR_TOTAL_SEGMENTS, 1, j->total);
@@ -180,10 +241,7 @@ static sl_err submit_part(struct smpp_job *j, struct sl_buf *part, struct sl_buf
         p.text = sl_buf_view(part);
         p.esm_class |= SMPP_ESM_UDHI;
     }
-    sl_err err = smpp_session_request(j->session, &p, &j->bit[j->submitted]);
-    if (err == SL_OK)
-        j->at_octet += n;
-    return err;
+    return smpp_session_request(j->session, &p, &j->bit[j->submitted]);
 }
 
 static sl_err submit_query(struct smpp_job *j)
@@ -198,7 +256,7 @@ static void job_submit(struct smpp_job *j)
     struct sl_buf part, tlvs;
     sl_buf_init(&part, SMPP_TEXT_MAX);
     sl_buf_init(&tlvs, 64);
-    while (!j->is_broken && j->submitted < j->total) {
+    for (pass_taken(j); !j->is_broken && j->submitted < j->total; pass_taken(j)) {
         sl_buf_clear(&part);
         sl_buf_clear(&tlvs);
         sl_err err = j->is_query ? submit_query(j) : submit_part(j, &part, &tlvs);
@@ -209,7 +267,7 @@ static void job_submit(struct smpp_job *j)
             j->refused = SMPP_INVMSGLEN;
             break;
         }
-        j->submitted++;
+        pass_part(j);
         j->open++;
     }
     sl_buf_fini(&part);
@@ -398,11 +456,13 @@ sl_err smpp_out_send(struct smpp *sm, const struct chan_send *s, struct chan_job
     if (total == 0) {
         j->is_broken = true;
         j->refused = SMPP_INVMSGLEN;
+    } else if (!read_done(j, s->done)) {
+        j->is_broken = j->is_recut = true;
     }
     return begin(j);
 }
 
-/* Ids as the message centre wrote them, as far as their one form tells. */
+/* A message of which some parts were never answered cannot be asked for: they have no ids. Ids as the message centre wrote them, as far as their one form tells. */
 sl_err smpp_out_query(struct smpp *sm, const struct chan_send *s, struct chan_job *job)
 {
     struct smpp_session *session = best_session(sm);
@@ -411,7 +471,7 @@ sl_err smpp_out_query(struct smpp *sm, const struct chan_send *s, struct chan_jo
     unsigned total = s->remote_id.len > 0 ? 1 : 0;
     for (size_t i = 0; i < s->remote_id.len; i++)
         total += s->remote_id.ptr[i] == ',';
-    if (total > PARTS_MAX)
+    if (total > PARTS_MAX || s->done.len > 0)
         total = 0;
     struct smpp_job *j = job_new(sm, job, session, total);
     j->is_query = true;
@@ -460,6 +520,7 @@ static void speed_up(struct smpp *sm)
 static void part_taken(struct bit *b, const struct smpp_pdu *response)
 {
     struct smpp_job *j = b->job;
+    b->is_taken = true;
     j->taken++;
     if (j->is_query) {
         j->state = (enum smpp_state)response->state;

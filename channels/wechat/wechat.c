@@ -331,6 +331,8 @@ static void wechat_hold(struct chan *ch, bool is_holder)
 }
 
 /* Without the customer-service interface there is one answer to a message, and it has words or one article. */
+#define KIND(name) (1u << MSG_##name)
+
 static void wechat_limits(const struct chan *ch, struct chan_limits *out)
 {
     const struct wechat *wc = wechat_of((struct chan *)(uintptr_t)ch);
@@ -340,6 +342,7 @@ static void wechat_limits(const struct chan *ch, struct chan_limits *out)
         out->options_max = 0;
         out->media_max_bytes = 0;
     }
+    out->bare = KIND(IMAGE) | KIND(AUDIO) | KIND(FILE) | KIND(VIDEO);
     if (wc->product == WECHAT_WECOM && wc->duplicate_check_s > 0)
         out->unknown = CHAN_IDEMPOTENT; /* inside the interval the platform drops an equal message */
 }
@@ -379,7 +382,6 @@ static const struct sl_key kf_keys[] = {
     .open = wechat_open, .start = wechat_start, .limits_of = wechat_limits, .hold = wechat_hold,              \
     .send = wechat_send, .accepted = wechat_accepted, .request = wechat_request, .drain = wechat_drain,       \
     .close = wechat_close, .typing = wechat_typing
-#define KIND(name) (1u << MSG_##name)
 
 /* text_max: WeCom's page says 2048 bytes; of the other two it is from memory (README.md). Media: the pages of temporary media. */
 const struct chan_ops wechat_ops = {

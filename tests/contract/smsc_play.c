@@ -79,8 +79,10 @@ static void on_submit(struct smpp_link *k, struct sl_str frame, const struct smp
     sl_assert(smsc.submits < SMSC_PDUS_MAX);
     sl_buf_init(&smsc.submit[smsc.submits], 0);
     sl_buf_str(&smsc.submit[smsc.submits++], frame);
-    if (smsc.is_silent)
+    bool is_odd = smsc.submits == smsc.odd_one;
+    if (smsc.is_silent || (is_odd && smsc.odd_status == 0))
         return;
+    status = is_odd ? smsc.odd_status : status;
     (void)snprintf(id, sizeof id, "%08X", smsc.submits);
     reply(k,
           &(struct smpp_pdu){

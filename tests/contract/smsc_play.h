@@ -18,6 +18,8 @@ struct smsc_play {
     bool is_stalled; /* it does not read: what is written waits */
     bool refuses_connections;
     uint32_t bind_status, submit_status, submit_status_once; /* once: for the next submit_sm only */
+    unsigned odd_one;             /* this submit_sm, counted from 1, is answered with odd_status; ... */
+    uint32_t odd_status;          /* 0: not at all */
     uint32_t cut_after_answer_of; /* closes when it gets the answer to this deliver_sm, as if that was lost */
     const char *id_format;        /* of message ids, "%lx" */
     /* what happened */

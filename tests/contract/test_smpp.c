@@ -20,7 +20,7 @@ struct chan_job {
     unsigned settled;
     enum chan_outcome outcome;
     bool may_retry, is_account;
-    char ids[512], code[40], words[200];
+    char ids[512], code[40], words[200], done[CHAN_DONE_MAX + 1];
 };
 struct in {
     char id[130], who[130], text[4000], data[200], context[200];
@@ -113,6 +113,7 @@ static void host_settled(struct chan *ch, struct chan_job *job, const struct cha
     keep(job->ids, sizeof job->ids, r->remote_id);
     keep(job->code, sizeof job->code, r->code);
     keep(job->words, sizeof job->words, r->words);
+    keep(job->done, sizeof job->done, r->done);
 }
 
 static void host_alarm(struct chan *ch, const char *code, bool is_on, const char *words)
@@ -205,7 +206,15 @@ static void world_close(void)
     sl_loop_close(&w.loop);
 }
 
+/* What an earlier try told of the part goes along. */
+static sl_err send_again(unsigned job, const char *text, const char *context, const char *done);
+
 static sl_err send_text(unsigned job, const char *text, const char *context)
+{
+    return send_again(job, text, context, "");
+}
+
+static sl_err send_again(unsigned job, const char *text, const char *context, const char *done)
 {
     struct msg m = {.id = SL_STR("m"), .text = sl_str_c(text), .kind = MSG_TEXT};
     struct chan_send s = {.m = &m,
@@ -214,7 +223,8 @@ static sl_err send_text(unsigned job, const char *text, const char *context)
                           .context = sl_str_c(context),
                           .part = 1,
                           .parts = 1,
-                          .attempt = 1};
+                          .attempt = done[0] != '\0' ? 2 : 1,
+                          .done = sl_str_c(done)};
     return chan_send(w.ch, &s, &w.job[job]);
 }
 
@@ -402,19 +412,121 @@ static void test_throttling_halves_and_recovers(void **state)
     world_close();
 }
 
-static void test_parts_taken_in_part_are_unknown(void **state)
+/* The one part that is submitted next, and its bytes besides the sequence number are those of the first try. */
+static void assert_same_part(unsigned first, unsigned again, unsigned seq)
+{
+    struct smpp_pdu p, q;
+    struct smpp_part part;
+    smsc_play_read_submit(first, &p);
+    smsc_play_read_submit(again, &q);
+    assert_int_equal(smpp_part_read(&q, &part), SL_OK);
+    assert_int_equal(part.seq, seq);
+    assert_true(sl_str_eq(p.text, q.text)); /* the reference number, too */
+}
+
+static void test_a_throttled_part_is_what_is_sent_next(void **state)
+{
+    static const unsigned windows[] = {16, 1}; /* 1: what follows the throttled part was not submitted yet */
+    (void)state;
+    char text[3 * 180 + 1], cfg[32];
+    repeat(text, 180, "\xe4\xba\xba");
+    for (size_t i = 0; i < 2; i++) {
+        (void)snprintf(cfg, sizeof cfg, "window: %u", windows[i]);
+        world_open(cfg);
+        smsc.odd_one = 2;
+        smsc.odd_status = 0x58;
+        assert_int_equal(send_text(0, text, ""), SL_OK);
+        run_ms(10);
+        unsigned taken = windows[i] > 1 ? 2 : 1;
+        assert_int_equal(smsc.submits, taken + 1);
+        assert_int_equal(w.job[0].outcome, CHAN_FAILED);
+        assert_true(w.job[0].may_retry && w.job[0].is_account);
+        assert_string_equal(w.job[0].code, "ESME_RTHROTTLED");
+        assert_string_equal(w.job[0].ids, taken == 2 ? "1,3" : "1");
+        assert_non_null(strstr(w.job[0].words, taken == 2 ? "2 of 3" : "1 of 3"));
+        run_ms(2000);
+        assert_int_equal(send_again(1, text, "", w.job[0].done), SL_OK);
+        run_ms(10);
+        assert_int_equal(w.job[1].outcome, CHAN_SENT);
+        assert_int_equal(smsc.submits, 4);
+        assert_same_part(1, windows[i] > 1 ? 3 : 2, 2);
+        assert_string_equal(w.job[1].ids, taken == 2 ? "4" : "3,4");
+        assert_string_equal(w.job[1].done, "");
+        world_close();
+    }
+}
+
+/* Twice in a row: what both tries brought there is known in the third. A refusal for good ends it, and says how far it came. */
+static void test_pieces_are_remembered_over_many_tries(void **state)
+{
+    (void)state;
+    char text[3 * 180 + 1];
+    repeat(text, 180, "\xe4\xba\xba");
+    world_open("");
+    smsc.submit_status = 0x14;
+    assert_int_equal(send_text(0, text, ""), SL_OK);
+    run_ms(10);
+    assert_string_equal(w.job[0].done, ""); /* nothing was taken */
+    smsc.submit_status = 0;
+    smsc.odd_one = 4, smsc.odd_status = 0x14;
+    assert_int_equal(send_text(1, text, ""), SL_OK);
+    run_ms(10);
+    assert_int_equal(smsc.submits, 6);
+    smsc.odd_one = 7, smsc.odd_status = 0x0b;
+    assert_int_equal(send_again(2, text, "", w.job[1].done), SL_OK);
+    run_ms(10);
+    assert_int_equal(smsc.submits, 7);
+    assert_int_equal(w.job[2].outcome, CHAN_FAILED);
+    assert_false(w.job[2].may_retry);
+    assert_string_equal(w.job[2].done, w.job[1].done);
+    assert_non_null(strstr(w.job[2].words, "2 of 3"));
+    world_close();
+}
+
+static void test_a_part_without_an_answer_leaves_it_unknown(void **state)
 {
     (void)state;
     char text[3 * 240 + 1];
     repeat(text, 240, "\xe4\xba\xba");
     world_open("");
-    smsc.submit_status_once = 0x14; /* the first of four; the others were on their way */
+    smsc.odd_one = 3;
     assert_int_equal(send_text(0, text, ""), SL_OK);
     run_ms(10);
+    smsc_play_cut();
+    run_ms(5000);
     assert_int_equal(w.job[0].settled, 1);
     assert_int_equal(w.job[0].outcome, CHAN_UNKNOWN);
-    assert_string_equal(w.job[0].ids, "2,3,4");
+    assert_string_equal(w.job[0].ids, "1,2,4");
     assert_non_null(strstr(w.job[0].words, "3 of 4"));
+    assert_int_equal(send_again(1, text, "", w.job[0].done),
+                     SL_OK); /* the policy is at_least_once: that part alone */
+    run_ms(10);
+    assert_int_equal(smsc.submits, 5);
+    assert_same_part(2, 4, 3);
+    assert_int_equal(w.job[1].outcome, CHAN_SENT);
+    world_close();
+}
+
+static void test_pieces_cut_otherwise_are_not_mixed(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"2.1.2.1", "3.2.2.01", "3.2.2.", "x", "3.2.1.1", "4294967299.2.2.1"};
+    char text[3 * 180 + 1];
+    repeat(text, 180, "\xe4\xba\xba");
+    world_open("");
+    smsc.odd_one = 1, smsc.odd_status = 0x58;
+    assert_int_equal(send_text(0, text, ""), SL_OK);
+    run_ms(10);
+    unsigned before = smsc.submits;
+    for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_string_not_equal(w.job[0].done, wrong[i]);
+        assert_int_equal(send_again(1 + i, text, "", wrong[i]), SL_OK);
+        run_ms(10);
+        assert_int_equal(w.job[1 + i].outcome, CHAN_FAILED);
+        assert_false(w.job[1 + i].may_retry);
+        assert_string_equal(w.job[1 + i].code, "limits_changed");
+    }
+    assert_int_equal(smsc.submits, before);
     world_close();
 }
 
@@ -786,7 +898,10 @@ int main(void)
         cmocka_unit_test(test_never_written_may_be_retried),
         cmocka_unit_test(test_refusals_by_the_table),
         cmocka_unit_test(test_throttling_halves_and_recovers),
-        cmocka_unit_test(test_parts_taken_in_part_are_unknown),
+        cmocka_unit_test(test_a_throttled_part_is_what_is_sent_next),
+        cmocka_unit_test(test_pieces_are_remembered_over_many_tries),
+        cmocka_unit_test(test_a_part_without_an_answer_leaves_it_unknown),
+        cmocka_unit_test(test_pieces_cut_otherwise_are_not_mixed),
         cmocka_unit_test(test_answers_from_the_number_written_to),
         cmocka_unit_test(test_opted_out_numbers_are_not_written_to),
         cmocka_unit_test(test_query),

@@ -120,6 +120,42 @@ test('a customer asks by SMS, the bot answers, receipts in another base are matc
   await centre.stop();
 });
 
+test('a throttled part of a long message is the one that is sent next', async () => {
+  const centre = await new Centre().start();
+  const s = await startSluice({ config: account(centre.port, { window: 4 }) });
+  await centre.bound();
+  const to = '8613800138009';
+  await centre.deliver({ source_addr: to, short_message: '人工' });
+  const agent = await s.agent('anna');
+  await agent.connect();
+  const offer = await agent.entry(d => d.t === 'offered'), topic = `conv:${offer.c}`;
+  await agent.sub(topic);
+  await agent.cmd('conv.accept', { ticket: offer.tk }, { topic }).res;
+  await until('all outcomes so far', async () => states(await history(s, `+${to}`)).filter(x => x === 'sent').length >= 2);
+  const long = '您的订单已由人工客服受理，请耐心等待。'.repeat(8), place = p => p.short_message.udh[0].at(-1);
+  const from = centre.submits.length;
+  let throttled = 0;
+  centre.answer = pdu => place(pdu) === 2 && throttled++ < 2 ? { command_status: smpp.ESME_RTHROTTLED } : { message_id: `9${centre.submits.length}` };
+  await agent.say(long, { topic }).res;
+  await until('three parts are there', async () => states(await history(s, `+${to}`)).filter(x => x === 'sent').length >= 3, 30000);
+  const given = centre.submits.slice(from);
+  assert.deepEqual(given.map(place), [1, 2, 3, 2, 2]); // none again that was taken
+  assert.equal(new Set(given.map(p => p.short_message.udh[0].subarray(0, -1).toString('hex'))).size, 1); // one reference: the handset joins them
+  assert.equal([given[0], given[4], given[2]].map(textOf).join(''), long);
+  // its receipt needs all three
+  const receipt = n => centre.deliver({ source_addr: to, destination_addr: '10690', esm_class: 4,
+    short_message: `id:9${from + n} sub:001 dlvrd:001 submit date:2401011200 done date:2401011201 stat:DELIVRD err:000 text:` });
+  const said = (await history(s, `+${to}`)).find(e => e.m.text === long).n;
+  const delivered = async () => (await history(s, `+${to}`)).some(e => e.m.data?.code === 'delivery' && e.m.data.of === said && e.m.data.state === 'delivered');
+  await receipt(1);
+  await receipt(3);
+  assert.equal(await delivered(), false);
+  await receipt(5);
+  await until('delivered', delivered);
+  await s.stop();
+  await centre.stop();
+});
+
 test('sessions break under load: no message is lost, doubled or sent twice, and every outcome is told', async () => {
   const centre = await new Centre().start();
   const s = await startSluice({ config: account(centre.port, { binds: 2, window: 5 }) });

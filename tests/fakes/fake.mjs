@@ -57,6 +57,7 @@ export class Fake {
         const value = this.knobs[knob];
         let isHit = false;
         if (typeof value === 'object' && value !== null) {
+            if (value.skip > 0) { value.skip--; return false; }
             isHit = value.next > 0;
             if (isHit) value.next--;
         } else {

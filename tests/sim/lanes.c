@@ -2,7 +2,9 @@
  *
  * What     the lane's own step() over the real machinery: leases, commits, deeds. gateway/delivery.c is played here in a few lines, for
  *          the rest of a gateway is not simulated.
- * Judged   by the provider, at the moment it takes a message: never twice under at_most_once, one key for one message, each
+ * Parts    a message has one to three, some of two pieces, of which the provider may take one and refuse the other (a throttled
+ *          segment of a short message).
+ * Judged   by the provider, at the moment it takes a piece: never twice under at_most_once and queryable, one key for one part, each
  *          conversation in its order. A sender that lost its lease while its call was under way is excused: nobody can fence that.
  */
 #include "gateway/lane.h"
@@ -28,9 +30,9 @@ struct sim_job { /* one call to the provider; its memory goes with the world */
     unsigned pid;
     char send[100], key[40];
     int64_t number, attempt, epoch;
-    bool is_told;
-    const char *reason, *hints;
-    char ids[24];
+    bool is_told, is_query, had_first; /* had_first: an earlier try brought the first piece there */
+    const char *reason, *hints, *done;
+    char ids[48];
     struct sl_timer timer;
 };
 
@@ -68,28 +70,65 @@ static void judge_order(struct world *w, const struct sim_job *j)
             sim_fail(w, "I3 the provider was given %s after %s", j->send, t->send);
 }
 
-static struct sim_taken *take(struct world *w, const struct sim_job *j)
+/* How a message is cut; the same for whoever asks. */
+static int64_t parts_of(const char *send)
 {
+    uint64_t hash = sl_str_hash(sl_str_c(send), 1);
+    return hash % 4 == 0 ? 2 + (int64_t)(hash / 4 % 2) : 1;
+}
+
+static int pieces_of(const char *send)
+{
+    return sl_str_hash(sl_str_c(send), 2) % 4 == 0 ? 2 : 1;
+}
+
+static void name_piece(const struct sim_job *j, int piece, char out[SIM_PIECE_BYTES])
+{
+    (void)snprintf(out, SIM_PIECE_BYTES, "%s.%d", j->key, piece);
+}
+
+static void take(struct world *w, struct sim_job *j, int piece)
+{
+    char name[SIM_PIECE_BYTES];
+    name_piece(j, piece, name);
     char meta[KEY_MAX_BYTES + 1];
     const struct key key = key_meta(w->tag[SIM_LANE]);
     (void)snprintf(meta, sizeof meta, "%.*s", (int)key.len, key.ptr);
     const bool is_owner = bus_value_int(SIM_PEEK(w, "HGET", meta, "epoch")) == j->epoch;
-    struct sim_taken *t = taken_by_key(w, j->key);
+    struct sim_taken *t = taken_by_key(w, name);
     if (t != NULL) {
         t->times++;
-        if (w->policy == LANE_AT_MOST_ONCE)
-            sim_fail(w, "the provider was given %s twice", j->send);
-        return t;
+        if (w->policy == LANE_AT_MOST_ONCE || (w->policy == LANE_QUERYABLE && is_owner))
+            sim_fail(w, "the provider was given %s part %" PRId64 " piece %d twice", j->send, j->number,
+                     piece);
+        return;
     }
     if (is_owner)
         judge_order(w, j);
     t = sl_alloc(sizeof *t);
     *t = (struct sim_taken){.next = w->taken, .times = 1, .number = ++w->taken_count};
-    (void)snprintf(t->key, sizeof t->key, "%s", j->key);
+    (void)snprintf(t->key, sizeof t->key, "%s", name);
     (void)snprintf(t->send, sizeof t->send, "%s", j->send);
     w->taken = t;
-    sim_trace(w, "provider takes %s", j->send);
-    return t;
+    sim_trace(w, "provider takes %s part %" PRId64 " piece %d", j->send, j->number, piece);
+}
+
+/* What the provider has of this part: how many pieces, and their ids. */
+static int count_taken(struct world *w, const struct sim_job *j, char ids[48])
+{
+    int count = 0;
+    size_t n = 0;
+    ids[0] = '\0';
+    for (int piece = 0; piece < pieces_of(j->send); piece++) {
+        char name[SIM_PIECE_BYTES];
+        name_piece(j, piece, name);
+        const struct sim_taken *t = taken_by_key(w, name);
+        if (t == NULL)
+            continue;
+        n += (size_t)snprintf(ids + n, 48 - n, "%sp%" PRIu64, count > 0 ? "," : "", t->number);
+        count++;
+    }
+    return count;
 }
 
 /* ---- words on their way to the lane's log ---- */
@@ -130,10 +169,11 @@ static void append_word(struct sim_job *j)
                              .number = j->number,
                              .gen = j->attempt,
                              .control = j->epoch,
-                             .capacity = 1,
+                             .capacity = parts_of(j->send),
                              .reason = sl_str_c(j->reason),
                              .name = sl_str_c(j->hints),
                              .remote = sl_str_c(j->ids),
+                             .done = sl_str_c(j->done),
                              .text = SL_STR("the provider's words")};
     append_event(j->process, &ev, on_appended, j, &j->timer);
     if (sim_chance(j->process->w, 100)) /* an append whose answer was lost is made again */
@@ -164,22 +204,52 @@ static void some_receipts(struct process *p)
 
 /* ---- jobs ---- */
 
+/* Every piece that is not there already, as far as the adapter knows. */
+static void take_all(struct world *w, struct sim_job *j)
+{
+    for (int piece = j->had_first ? 1 : 0; piece < pieces_of(j->send); piece++)
+        take(w, j, piece);
+}
+
+/* One piece is taken and the next is throttled. */
+static void take_first(struct world *w, struct sim_job *j)
+{
+    take(w, j, 0);
+    (void)count_taken(w, j, j->ids);
+    j->done = "first";
+}
+
+/* The provider is asked what it has. Of a part that is there in pieces nobody can say that it was sent. */
+static void look_up(struct sim_job *j, uint64_t dice)
+{
+    int count = count_taken(j->process->w, j, j->ids);
+    if (dice >= 70)
+        j->reason = dice < 85 ? "unknown" : "not_begun";
+    else
+        j->reason = count == 0 ? "never" : count == pieces_of(j->send) ? "sent" : "unknown";
+    if (strcmp(j->reason, "sent") != 0)
+        j->ids[0] = '\0';
+}
+
 static void decide(struct sim_job *j)
 {
     struct world *w = j->process->w;
     uint64_t dice = w->is_healed ? 0 : sim_random(w, 100);
     j->is_told = true;
-    j->hints = "";
-    if (dice < 70) {
-        const struct sim_taken *t = take(w, j);
+    if (j->is_query) {
+        look_up(j, dice);
+    } else if (dice < 70) {
+        take_all(w, j);
         if (dice < 60)
-            (void)snprintf(j->ids, sizeof j->ids, "p%" PRIu64, t->number);
+            (void)count_taken(w, j, j->ids);
         j->reason = dice < 60 ? "sent" : "unknown";
     } else if (dice < 78) {
         j->reason = "unknown";
     } else if (dice < 86) {
         j->reason = "not_begun";
     } else {
+        if (pieces_of(j->send) > 1 && !j->had_first)
+            take_first(w, j);
         j->reason = "failed";
         j->hints = dice < 93 ? "retry" : dice < 97 ? "retry,account" : "";
     }
@@ -193,7 +263,6 @@ static void on_job(void *arg)
         if (is_too_late && !sl_mutant("lane-forget-epoch")) {
             j->is_told = true;
             j->reason = "not_begun";
-            j->hints = "";
         } else {
             decide(j);
         }
@@ -213,13 +282,18 @@ static void on_deed(void *arg, struct part *p, const struct event *deed)
                           .pid = process->pid,
                           .number = deed->number,
                           .attempt = deed->gen,
-                          .epoch = deed->control};
+                          .epoch = deed->control,
+                          .is_query = deed->type == EVENT_QUERY,
+                          .had_first = deed->done.len > 0,
+                          .hints = "",
+                          .done = ""};
     (void)snprintf(j->send, sizeof j->send, "%.*s", (int)deed->conv.len, deed->conv.ptr);
     (void)snprintf(j->key, sizeof j->key, "%.*s", (int)deed->hash.len, deed->hash.ptr);
     w->jobs = j;
     sl_timer_init(&j->timer, process->loop, on_job, j);
     sl_timer_start(&j->timer, sim_random(w, sim_chance(w, 200) ? CALL_MS : 20));
-    sim_trace(w, "deed %s try %" PRId64, j->send, j->attempt);
+    sim_trace(w, "deed %s %s part %" PRId64 " try %" PRId64, j->is_query ? "query" : "send", j->send,
+              j->number, j->attempt);
 }
 
 /* ---- the lane's owner ---- */
@@ -309,10 +383,10 @@ void lanes_free(struct world *w)
 
 /* ---- judging what is stored ---- */
 
-const struct sim_taken *lanes_taken(const struct world *w, const char *send)
+bool lanes_has_all(const struct world *w, const char *send)
 {
+    int64_t count = 0;
     for (const struct sim_taken *t = w->taken; t != NULL; t = t->next)
-        if (strcmp(t->send, send) == 0)
-            return t;
-    return NULL;
+        count += strcmp(t->send, send) == 0;
+    return count == parts_of(send) * pieces_of(send);
 }

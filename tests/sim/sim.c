@@ -10,7 +10,7 @@
 #include <time.h>
 
 #define SEEDS_DEFAULT 2000
-#define MUTANT_SEEDS  3000 /* a mutant that survives so many was not found */
+#define MUTANT_SEEDS  6000 /* a mutant that survives so many was not found */
 
 static const char usage[] =
     "sim [--seeds N] [--first S] [--seed S] [--mutant NAME] [--mutants] [--twice] [--calm] [--verbose] "
@@ -41,7 +41,10 @@ static const char *const mutants[] = {"no-epoch",
                                       "deed-before-commit",
                                       "lane-retry-unknown",
                                       "lane-receipt-backwards",
-                                      "lane-forget-epoch"};
+                                      "lane-forget-epoch",
+                                      "lane-forget-pieces",
+                                      "lane-forget-parts",
+                                      "lane-send-unasked"};
 
 static double cpu_s(void)
 {

@@ -116,17 +116,18 @@ bool people_are_done(const struct world *w); /* every frame acknowledged, no com
 
 /* ---- delivery lanes (lanes.c) ---- */
 struct sim_job;
-struct sim_taken { /* a message that the provider has */
+#define SIM_PIECE_BYTES 56
+struct sim_taken { /* a piece of a message that the provider has */
     struct sim_taken *next;
-    char key[40], send[100];
+    char key[SIM_PIECE_BYTES], send[100];
     unsigned times;
     uint64_t number; /* its id is p<number> */
 };
 void lanes_start(struct process *p, const struct bus_config *cfg);
 void lanes_take_apart(struct process *p);
 void lanes_free(struct world *w);
-const struct sim_taken *lanes_taken(const struct world *w,
-                                    const char *send); /* NULL: the provider never had it */
+bool lanes_has_all(const struct world *w,
+                   const char *send); /* the provider has every piece of this message */
 
 /* ---- recorded logs (record.c) ---- */
 struct recorded {

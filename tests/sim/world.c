@@ -530,7 +530,7 @@ static struct world *world_new(const struct options *o, uint64_t seed, bool is_t
         key_partition_tag(w->tag[k], k);
     key_desk_tag(w->tag[SIM_DESK], SL_STR(SIM_TENANT));
     key_lane_tag(w->tag[SIM_LANE], SL_STR("sms"));
-    w->policy = (int)(seed % 3);
+    w->policy = (int)(seed % 4);
     record_start(w);
     add(w, SIM_ROUTER, 2 + (unsigned)sim_random(w, 2));
     add(w, SIM_GATEWAY, 2);

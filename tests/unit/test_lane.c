@@ -20,7 +20,8 @@ struct bench {
         char id[80];
         int64_t part, attempt, epoch;
         bool is_query;
-        char key[40], text[40];
+        char key[40], text[40], done[LANE_DONE_MAX + 1], remote[64];
+        int64_t parts, most;
     } deed[DEEDS_MAX];
 };
 
@@ -34,6 +35,9 @@ static void on_deed(void *arg, const struct event *d)
     (void)snprintf(g->id, sizeof g->id, "%.*s", (int)d->conv.len, d->conv.ptr);
     (void)snprintf(g->key, sizeof g->key, "%.*s", (int)d->hash.len, d->hash.ptr);
     (void)snprintf(g->text, sizeof g->text, "%.*s", (int)d->text.len, d->text.ptr);
+    (void)snprintf(g->done, sizeof g->done, "%.*s", (int)d->done.len, d->done.ptr);
+    (void)snprintf(g->remote, sizeof g->remote, "%.*s", (int)d->remote.len, d->remote.ptr);
+    g->parts = d->capacity, g->most = d->ticket;
 }
 
 static void own(struct bench *b, const char *limits)
@@ -322,15 +326,152 @@ static void test_several_ids_are_delivered_when_all_are_and_failed_when_one_is(v
     bench_free(b);
 }
 
-static void settle_parts(struct bench *b, const struct given *g, int64_t parts, const char *ids)
+static void settle_piece(struct bench *b, const struct given *g, int64_t parts, const char *reason,
+                         const char *ids, const char *hints, const char *done)
 {
     stage_run(b->s, &(struct event){.type = EVENT_SETTLED,
                                     .id = sl_str_c(g->id),
                                     .number = g->part,
                                     .gen = g->attempt,
                                     .capacity = parts,
-                                    .reason = S("sent"),
-                                    .remote = sl_str_c(ids)});
+                                    .reason = sl_str_c(reason),
+                                    .name = sl_str_c(hints),
+                                    .remote = sl_str_c(ids),
+                                    .done = sl_str_c(done),
+                                    .text = S("words")});
+}
+
+static void settle_parts(struct bench *b, const struct given *g, int64_t parts, const char *ids)
+{
+    settle_piece(b, g, parts, "sent", ids, "", "");
+}
+
+static void fire_until(struct bench *b, size_t deeds)
+{
+    while (b->deeds < deeds)
+        assert_true(stage_fire(b->s));
+}
+
+static const struct gw_send *message_of(struct bench *b, const struct given *g)
+{
+    return stage_state(b->s, &gw_send_kind, sl_str_c(g->id));
+}
+
+/* The second of three is throttled: it alone goes again, whatever the account's pause, a takeover, or the message's age. */
+static void test_a_throttled_part_is_tried_again_from_there(void **state)
+{
+    (void)state;
+    for (int is_account = 0; is_account < 2; is_account++) {
+        struct bench *b = bench_new(LIMITS(1));
+        send_text(b, 0, 1, "long", 0);
+        settle_parts(b, &b->deed[0], 3, "p1");
+        settle_piece(b, &b->deed[1], 3, "failed", "", is_account ? "retry,account" : "retry", "");
+        fire_until(b, 3);
+        assert_int_equal(b->deed[2].part, 2);
+        assert_int_equal(b->deed[2].parts, 3);
+        assert_string_equal(b->deed[2].key, b->deed[1].key);
+        own(b, LIMITS(1)); /* at_least_once: the part that was out is sent again, the first is not */
+        fire_until(b, 4);
+        assert_int_equal(b->deed[3].part, 2);
+        b->s->now_ms += 2 * 3600000; /* over the deadline; but half of it is there */
+        settle_piece(b, &b->deed[3], 3, "failed", "", "retry,account", "");
+        fire_until(b, 5);
+        assert_int_equal(b->deed[4].part, 2);
+        settle_parts(b, &b->deed[4], 3, "p2");
+        assert_int_equal(b->deed[5].part, 3);
+        assert_string_equal(told(b), "");
+        settle_parts(b, &b->deed[5], 3, "p3");
+        assert_string_equal(told(b), "sent");
+        assert_string_equal(message_of(b, &b->deed[0])->remote, "p1,p2,p3");
+        bench_free(b);
+    }
+}
+
+static void test_what_ends_half_sent_says_so(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new(LIMITS(0));
+    send_text(b, 0, 1, "long", 0);
+    settle_parts(b, &b->deed[0], 3, "p1");
+    settle_piece(b, &b->deed[1], 3, "failed", "", "", "");
+    assert_string_equal(told(b), "failed");
+    assert_non_null(strstr(message_of(b, &b->deed[0])->words, "sent: 1 of 3 parts): words"));
+    send_text(b, 1, 1, "long", 0);
+    settle_parts(b, &b->deed[2], 2, "p2");
+    settle_piece(b, &b->deed[3], 2, "failed", "", "retry,account", "");
+    b->s->now_ms += (LANE_HALF_TIMES + 1) * 3600000;
+    stage_forget(b->s);
+    while (told(b)[0] == '\0')
+        assert_true(stage_fire(b->s));
+    assert_string_equal(told(b), "failed"); /* not for ever */
+    assert_int_equal(b->deeds, 4);
+    bench_free(b);
+}
+
+/* Pieces that an adapter brought to its provider before the rest was refused. */
+static void test_pieces_go_back_to_the_adapter(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new(LIMITS(1));
+    send_text(b, 0, 1, "long", 0);
+    receipt(b, "a2", "delivered"); /* of a piece, before the try has ended */
+    settle_piece(b, &b->deed[0], 1, "failed", "a1,a2", "retry,account", "3.2.2.3");
+    fire_until(b, 2);
+    assert_string_equal(b->deed[1].done, "3.2.2.3");
+    settle_piece(b, &b->deed[1], 1, "unknown", "", "", ""); /* nothing new: what was known stays */
+    receipt(b, "a1", "delivered");
+    fire_until(b, 3);
+    assert_string_equal(b->deed[2].done, "3.2.2.3");
+    settle_piece(b, &b->deed[2], 2, "sent", "a3", "", "");
+    assert_int_equal(b->deed[3].part, 2);
+    assert_string_equal(b->deed[3].done, ""); /* of another part */
+    settle_piece(b, &b->deed[3], 2, "sent", "b1,b1,a1", "", "");
+    assert_string_equal(told(b), "sent");
+    assert_string_equal(message_of(b, &b->deed[0])->remote, "a1,a2,a3,b1"); /* an id told twice is one */
+    receipt(b, "a3", "delivered");
+    receipt(b, "b1", "delivered");
+    assert_string_equal(told(b), "delivered");
+    bench_free(b);
+}
+
+static void test_a_query_names_the_ids_of_its_part_alone(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new(LIMITS(3));
+    send_text(b, 0, 1, "long", 0);
+    settle_parts(b, &b->deed[0], 2, "p1");
+    settle_piece(b, &b->deed[1], 2, "unknown", "", "", "");
+    fire_until(b, 3);
+    assert_true(b->deed[2].is_query);
+    assert_string_equal(b->deed[2].remote, ""); /* p1 would say "sent" of what was never there */
+    settle_piece(b, &b->deed[2], 2, "never", "", "", "");
+    fire_until(b, 4);
+    settle_piece(b, &b->deed[3], 2, "unknown", "p2", "", "");
+    fire_until(b, 5);
+    assert_string_equal(b->deed[4].remote, "p2");
+    settle_piece(b, &b->deed[4], 2, "sent", "p2", "", "");
+    assert_string_equal(told(b), "sent");
+    bench_free(b);
+}
+
+static void test_the_number_of_sends_that_was_paid_for_goes_along(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new(LIMITS(0));
+    stage_run(b->s, &(struct event){.type = EVENT_SEND,
+                                    .conv = sl_str_c(conv_name(0)),
+                                    .id = S("m"),
+                                    .number = 1,
+                                    .addr = S("t/wx/o"),
+                                    .kind = S("text"),
+                                    .text = S("x"),
+                                    .capacity = 2,
+                                    .at_ms = b->s->now_ms});
+    assert_int_equal(b->deed[0].most, 2);
+    assert_int_equal(b->deed[0].parts, 1);
+    settle_parts(b, &b->deed[0], 2, "p1");
+    assert_int_equal(b->deed[1].most, 2);
+    bench_free(b);
 }
 
 static void test_parts_go_one_after_another(void **state)
@@ -794,6 +935,11 @@ int main(void)
         cmocka_unit_test(test_receipt_before_the_answer_waits_for_it),
         cmocka_unit_test(test_several_ids_are_delivered_when_all_are_and_failed_when_one_is),
         cmocka_unit_test(test_parts_go_one_after_another),
+        cmocka_unit_test(test_a_throttled_part_is_tried_again_from_there),
+        cmocka_unit_test(test_what_ends_half_sent_says_so),
+        cmocka_unit_test(test_pieces_go_back_to_the_adapter),
+        cmocka_unit_test(test_a_query_names_the_ids_of_its_part_alone),
+        cmocka_unit_test(test_the_number_of_sends_that_was_paid_for_goes_along),
         cmocka_unit_test(test_breaker_opens_and_one_message_tries_it),
         cmocka_unit_test(test_tokens_are_spent_and_come_back),
         cmocka_unit_test(test_not_begun_costs_no_try_and_waits_longer_each_time),
