@@ -1,6 +1,7 @@
 /* router/conversation.c - the transition table of a conversation, and what each cell does. */
 #include "router/conversation.h"
 
+#include "router/quota.h"
 #include "router/rules.h"
 
 #include "base/fault.h"
@@ -16,6 +17,7 @@ struct talk {
     struct conversation *c;         /* NULL: no such conversation */
     struct conversation_addr *addr; /* by address, and when a closed conversation leaves; else NULL */
     struct sl_str tenant, inbox_name, address;
+    bool is_too_much; /* what was said needs more sends than the channel has left */
 };
 
 typedef void (*cell_fn)(struct talk *t);
@@ -414,42 +416,6 @@ static void write_members(struct talk *t, const struct said *what, struct sl_str
 
 /* ---- what goes out through a delivery lane ---- */
 
-#define QUOTA_COMFORT_MIN 2 /* the last sends of a grant are for answers */
-
-static void quota_grant(struct conversation *c, int64_t now_ms, struct sl_str quota)
-{
-    const char *slash = quota.len > 0 ? memchr(quota.ptr, '/', quota.len) : NULL;
-    int64_t count = 0, ms = 0;
-    if (slash == NULL || sl_str_int(sl_str_n(quota.ptr, (size_t)(slash - quota.ptr)), &count) != SL_OK ||
-        sl_str_int(sl_str_n(slash + 1, quota.len - (size_t)(slash + 1 - quota.ptr)), &ms) != SL_OK || ms <= 0)
-        return;
-    if (c->quota_ms != ms) { /* the other length of time, or a new one */
-        int64_t was[3] = {c->quota_ms, c->quota_left, c->quota_until};
-        bool is_other = c->other_ms == ms;
-        c->quota_ms = ms;
-        c->quota_left = is_other ? c->other_left : 0;
-        c->quota_until = is_other ? c->other_until : 0;
-        c->other_ms = was[0], c->other_left = was[1], c->other_until = was[2];
-    }
-    c->is_metered = 1;
-    if (c->quota_until <= now_ms || c->quota_left < count)
-        c->quota_left = count;
-    c->quota_until = now_ms + ms;
-}
-
-static int64_t quota_left(const struct conversation *c, int64_t now_ms)
-{
-    int64_t left = c->quota_until > now_ms ? c->quota_left : 0;
-    int64_t other = c->other_until > now_ms ? c->other_left : 0;
-    return left > other ? left : other;
-}
-
-static void quota_spend(struct conversation *c)
-{
-    c->quota_left -= c->quota_left > 0;
-    c->other_left -= c->other_left > 0;
-}
-
 /* How to answer: as the customer's latest message says. */
 static void take_way_back(struct talk *t)
 {
@@ -464,26 +430,50 @@ static void take_way_back(struct talk *t)
     conversation_set(&c->context, has_lane ? ev->context : SL_STR_NONE);
     conversation_set(&c->reply_addr, is_other ? ev->addr : SL_STR_NONE);
     if (has_lane && ev->quota.len > 0)
-        quota_grant(c, t->now_ms, ev->quota);
+        conversation_quota_grant(c, t->now_ms, ev->quota, ev->limits);
 }
 
-static void tell_delivery(struct talk *t, int64_t number, struct sl_str state, struct sl_str code,
-                          struct sl_str words);
+/* What became of an entry on its way to the customer. */
+struct fate {
+    int64_t number; /* of the entry */
+    struct sl_str state, code, words;
+    int64_t needs, left; /* sends; 0: the reason has no numbers */
+};
+static void tell_delivery(struct talk *t, const struct fate *fate);
+
+/* A channel that counts: may this be sent, and what does it take? False: it is not sent, and agents see why. */
+static bool spend(struct talk *t, const struct said *what, const struct msg *m, int64_t n, int64_t *sends)
+{
+    struct conversation *c = t->c;
+    int64_t left = conversation_quota_left(c, t->now_ms);
+    struct fate fate = {
+        .number = n, .state = SL_STR("failed"), .code = SL_STR("window_closed"), .needs = 0, .left = left};
+    *sends = left > 0 ? conversation_quota_cost(c, m, left) : 1;
+    if (what->is_comfort && left - *sends < CONVERSATION_COMFORT_MIN)
+        return false; /* nothing is missed */
+    if (*sends <= left) {
+        conversation_quota_spend(c, *sends);
+        return true;
+    }
+    if (left > 0) {
+        fate.code = SL_STR("needs_sends");
+        fate.needs = *sends;
+        t->is_too_much = true;
+    }
+    tell_delivery(t, &fate);
+    return false;
+}
 
 static void send_out(struct talk *t, const struct said *what, struct sl_str id, uint64_t n)
 {
     struct conversation *c = t->c;
-    if (c->is_metered) {
-        int64_t left = quota_left(c, t->now_ms);
-        if (what->is_comfort && left <= QUOTA_COMFORT_MIN)
-            return;
-        if (left == 0) {
-            tell_delivery(t, (int64_t)n, SL_STR("failed"), SL_STR("window_closed"), SL_STR_NONE);
-            return;
-        }
-        quota_spend(c);
-    }
     bool is_notice = what->kind == MSG_EVENT; /* a channel of texts shows its words */
+    const struct msg m = {.kind = is_notice ? MSG_TEXT : what->kind,
+                          .text = what->text,
+                          .data = is_notice ? SL_STR_NONE : what->data};
+    int64_t sends = 0;
+    if (c->is_metered && !spend(t, what, &m, (int64_t)n, &sends))
+        return;
     fx_fact(t->fx, sl_str_c(c->lane),
             &(struct event){.type = EVENT_SEND,
                             .conv = sl_str_c(c->s.id),
@@ -491,10 +481,11 @@ static void send_out(struct talk *t, const struct said *what, struct sl_str id, 
                             .id = id,
                             .number = (int64_t)n,
                             .name = sl_str_c(msg_author_name(what->by)),
-                            .kind = sl_str_c(msg_kind_name(is_notice ? MSG_TEXT : what->kind)),
-                            .text = what->text,
-                            .data = is_notice ? SL_STR_NONE : what->data,
+                            .kind = sl_str_c(msg_kind_name(m.kind)),
+                            .text = m.text,
+                            .data = m.data,
                             .priority = what->is_comfort ? -1 : 0,
+                            .capacity = c->limits[0] != '\0' ? sends : 0,
                             .channel = sl_str_c(c->channel),
                             .at_ms = t->now_ms,
                             .trace = sl_str_c(c->trace),
@@ -524,7 +515,8 @@ static void say(struct talk *t, const struct said *what)
 static const struct {
     const char *code, *zh, *en;
 } reasons[] = {
-    {"window_closed", "渠道允许的回复次数或时间已用完。", "The channel allows no more messages now."},
+    {"window_closed", "渠道允许的回复次数或时间已用完。客户再次发言后才能发送。",
+     "The channel allows no more messages until the customer writes again."},
     {"unknown", "无法确认是否已发出。", "Nobody can say whether it was sent."},
     {"queue_full", "待发送的消息过多。", "Too many messages wait to be sent."},
     {"too_late", "等待过久，没有发送。", "It waited too long and was not sent."},
@@ -533,24 +525,39 @@ static const struct {
     {"limits_changed", "发送途中渠道的限制已改变。", "The channel's limits changed while it was being sent."},
 };
 
-static void write_reason(struct sl_json *j, struct sl_str code, struct sl_str words)
+static void write_numbers(struct sl_json *j, const struct fate *fate)
+{
+    char zh[160], en[160];
+    (void)snprintf(zh, sizeof zh, "需要发送 %lld 条，渠道只剩 %lld 条，没有发送。请缩短后再发。",
+                   (long long)fate->needs, (long long)fate->left);
+    (void)snprintf(en, sizeof en,
+                   "It needs %lld sends, the channel has %lld left: it was not sent. Make it shorter.",
+                   (long long)fate->needs, (long long)fate->left);
+    sl_json_c(j, "zh", zh);
+    sl_json_c(j, "en", en);
+    sl_json_int(j, "needs", fate->needs);
+    sl_json_int(j, "left", fate->left);
+}
+
+static void write_reason(struct sl_json *j, const struct fate *fate)
 {
     sl_json_open(j, "why", '{');
-    sl_json_str(j, "code", code);
+    sl_json_str(j, "code", fate->code);
     for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++) {
-        if (!sl_str_eq_c(code, reasons[i].code))
+        if (!sl_str_eq_c(fate->code, reasons[i].code))
             continue;
         sl_json_c(j, "zh", reasons[i].zh);
         sl_json_c(j, "en", reasons[i].en);
     }
-    if (words.len > 0)
-        sl_json_str(j, "text", words);
+    if (fate->needs > 0)
+        write_numbers(j, fate);
+    if (fate->words.len > 0)
+        sl_json_str(j, "text", fate->words);
     sl_json_close(j, '}');
 }
 
-/* What became of entry `number` on its way to the customer: for agents, never for the customer. */
-static void tell_delivery(struct talk *t, int64_t number, struct sl_str state, struct sl_str code,
-                          struct sl_str words)
+/* For agents, never for the customer. */
+static void tell_delivery(struct talk *t, const struct fate *fate)
 {
     struct sl_buf data;
     struct sl_json j;
@@ -558,10 +565,10 @@ static void tell_delivery(struct talk *t, int64_t number, struct sl_str state, s
     sl_json_begin(&j, &data);
     sl_json_open(&j, NULL, '{');
     sl_json_c(&j, "code", "delivery");
-    sl_json_int(&j, "of", number);
-    sl_json_str(&j, "state", state);
-    if (code.len > 0 || words.len > 0)
-        write_reason(&j, code, words);
+    sl_json_int(&j, "of", fate->number);
+    sl_json_str(&j, "state", fate->state);
+    if (fate->code.len > 0 || fate->words.len > 0)
+        write_reason(&j, fate);
     sl_json_close(&j, '}');
     say(t, &(struct said){
                .by = MSG_BY_SYSTEM, .kind = MSG_EVENT, .data = sl_buf_view(&data), .is_hidden = true});
@@ -576,7 +583,8 @@ static void on_outcome(struct talk *t)
         refuse_malformed(t);
         return;
     }
-    tell_delivery(t, ev->number, ev->reason, ev->code, ev->text);
+    tell_delivery(
+        t, &(struct fate){.number = ev->number, .state = ev->reason, .code = ev->code, .words = ev->text});
 }
 
 /* data of a system entry: its code, both languages, and members that only some codes have. */
@@ -982,8 +990,10 @@ static void on_answer(struct talk *t)
     c->tries = 0;
     c->unsure = is_unsure ? c->unsure + 1 : 0;
     drop_asked(c);
-    if (is_handoff || c->unsure >= t->rules->bot_unsure_max)
-        to_queue(t, is_handoff ? "handoff" : "unsure");
+    if (is_handoff || t->is_too_much || c->unsure >= t->rules->bot_unsure_max)
+        to_queue(t, is_handoff       ? "handoff"
+                    : t->is_too_much ? "too_much"
+                                     : "unsure"); /* a person can say it shorter */
     else
         hold(t, t->rules->bot_idle_ms);
 }

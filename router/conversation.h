@@ -8,7 +8,7 @@
  *          rules  router/rules.h
  * Lanes    a customer on a channel without a socket gets answers through a delivery lane: every visible entry that is not
  *          theirs goes there as a fact SEND, and its OUTCOME comes back as an entry that agents see. What a channel
- *          grants (so many sends within a time) is counted here, and comfort texts do not take the last ones.
+ *          grants (so many sends within a time) is counted here (quota.h), and comfort texts do not take the last ones.
  * Timers   object = conversation id. "hold": the deadline of whoever holds it, always armed (for a closed
  *          one: leaving the store). "merge": a burst of fragments ends.
  * Read     the table in conversation.c: one row an event, one column a state.
@@ -79,6 +79,7 @@ const char *conversation_control_name(enum conversation_control control);
     X(trace)      /* its traceparent */                                                                      \
     X(lane)       /* stream of the delivery lane that takes answers; empty: a socket */                      \
     X(context)    /* JSON, what its adapter needs to answer */                                               \
+    X(limits)     /* how a message is cut there (proto/fit.h), where sends are counted */                  \
     X(reply_addr) /* tenant/inbox/address that wrote last, when it is not addr */
 
 /* clang-format on */

@@ -227,6 +227,49 @@ test('a template message is delivered or blocked as its receipt says; a closed w
   await s.stop();
 });
 
+// A grant of five sends: what an answer costs is what the platform is given, and nothing is half sent.
+test('a long answer costs its parts; one that costs more than is left is refused, and nothing of it is sent', async t => {
+  const { s, fake } = await world(t);
+  const agent = await s.agent('anna');
+  await agent.connect();
+  await fake.customer({ from: 'oLong', text: '人工' });
+  const offer = await agent.entry(d => d.t === 'offered'), topic = `conv:${offer.c}`;
+  await agent.sub(topic);
+  await agent.cmd('conv.accept', { ticket: offer.tk }, { topic }).res;
+  const texts = () => fake.phone('oLong').filter(e => e.by === 'service').map(e => e.text);
+  await until(() => `two comfort texts: ${JSON.stringify(texts())}`, () => texts().length === 2, 15000); // in line, agent joined: three are left
+  const sentence = i => `第${i}句：您的订单已经受理，我们会在两个工作日内发货，请您耐心等待。`;
+  const long = n => Array.from({ length: n }, (_, i) => sentence(i)).join('');
+  const fate = async (text, state) => {
+    const said = await until('the message in the history', async () => (await history(s, 'oa', 'oLong')).find(e => e.m.text === text));
+    return (await agent.entry(d => d.m?.data?.code === 'delivery' && d.m.data.of === said.n && d.m.data.state === state, 20000, topic)).m.data;
+  };
+  const tooLong = long(80), fits = long(55);
+  assert.ok(Buffer.byteLength(tooLong) > 3 * 2048 && Buffer.byteLength(fits) > 2 * 2048);
+  await agent.say(tooLong, { topic }).res;
+  const refused = await fate(tooLong, 'failed');
+  assert.deepEqual([refused.why.code, refused.why.left], ['needs_sends', 3]);
+  assert.ok(refused.why.needs > 3, JSON.stringify(refused.why));
+  assert.match(refused.why.zh, /只剩 3 条/);
+  // The second part is throttled for a moment: it alone goes again.
+  const before = fake.journal.length;
+  fake.set({ fail_429: { skip: 1, next: 1 } });
+  await agent.say(fits, { topic }).res;
+  await fate(fits, 'sent');
+  assert.equal(fake.faults.fail_429, 1);
+  assert.equal(texts().length, 5);
+  assert.equal(texts().slice(2).join(''), fits);
+  assert.equal(fake.journal.slice(before).filter(l => l.op === 'send' && l.to === 'oLong' && !l.error).length, 3);
+  await agent.say('one more', { topic }).res; // nothing is left, and the platform is not asked
+  assert.equal((await fate('one more', 'failed')).why.code, 'window_closed');
+  await fake.customer({ from: 'oLong', text: '好的' });
+  await agent.say('and again', { topic }).res;
+  await fate('and again', 'sent');
+  assert.equal(texts().length, 6);
+  assert.deepEqual(fake.complaints, []);
+  await s.stop();
+});
+
 test('a picture that cannot be had keeps no message back', async t => {
   const { s, fake } = await world(t);
   await push(s, '/wechat/oa', sealed(OA, `<xml><ToUserName>gh_demo00000000</ToUserName><FromUserName>oGone</FromUserName><CreateTime>${now()}</CreateTime>`

@@ -207,6 +207,150 @@ static void test_comfort_does_not_take_the_last_sends(void **state)
     close_stage(&s);
 }
 
+/* ---- what a message costs ---- */
+
+#define WECHAT_LIMITS "60b/14/14/10/1048576/0" /* 60 bytes a part; image, audio, video without words */
+
+static void write_metered(struct stage *s, const char *id, const char *text, const char *quota)
+{
+    stage_run(s, &(struct event){.type = EVENT_MESSAGE,
+                                 .addr = ADDR,
+                                 .id = sl_str_c(id),
+                                 .text = sl_str_c(text),
+                                 .lane = S(LANE),
+                                 .quota = sl_str_c(quota),
+                                 .limits = S(WECHAT_LIMITS)});
+}
+
+static struct stage *open_metered(const char *quota)
+{
+    struct stage *s = stage_new(&conversation_ops, "3");
+    write_metered(s, "m1", "a question, please?", quota);
+    const struct event *opened = stage_fact(s, EVENT_OPENED);
+    assert_non_null(opened);
+    (void)snprintf(conv_id, sizeof conv_id, "%.*s", (int)opened->conv.len, opened->conv.ptr);
+    stage_forget(s);
+    return s;
+}
+
+#define FORTY                                                                                                \
+    "Forty bytes of text make up a sentence. " /* one such a part; filled parts hold one and a half */
+
+static void test_a_message_costs_what_its_parts_cost(void **state)
+{
+    (void)state;
+    struct stage *s = open_metered("5/172800000");
+    answer(s, FORTY FORTY FORTY);
+    assert_int_equal(stage_facts(s, EVENT_SEND), 1);
+    assert_int_equal(stage_fact(s, EVENT_SEND)->capacity, 3);
+    assert_int_equal(look(s)->quota_left, 2);
+    write_metered(s, "m2", "another question, please?", "");
+    stage_forget(s);
+    answer(s, FORTY FORTY FORTY); /* 120 bytes: two filled parts */
+    assert_int_equal(stage_facts(s, EVENT_SEND), 1);
+    assert_int_equal(stage_fact(s, EVENT_SEND)->capacity, 2);
+    assert_int_equal(look(s)->quota_left, 0);
+    close_stage(&s);
+}
+
+static void test_an_answer_is_never_half_sent(void **state)
+{
+    (void)state;
+    struct stage *s = open_metered("2/172800000");
+    answer(s, FORTY FORTY FORTY FORTY);
+    assert_int_equal(stage_facts(s, EVENT_SEND), 0);
+    assert_int_equal(look(s)->quota_left, 2); /* nothing was spent */
+    assert_true(stage_said(s, "\"of\":2,\"state\":\"failed\",\"why\":{\"code\":\"needs_sends\""));
+    assert_true(stage_said(s, "It needs 3 sends, the channel has 2 left"));
+    assert_true(stage_said(s, "需要发送 3 条，渠道只剩 2 条"));
+    assert_true(stage_said(s, "\"needs\":3,\"left\":2"));
+    assert_int_equal(look(s)->control, CONVERSATION_QUEUED); /* a bot cannot shorten it: a person can */
+    close_stage(&s);
+}
+
+static void test_an_agent_is_told_and_may_say_it_shorter(void **state)
+{
+    (void)state;
+    struct stage *s = open_metered("2/172800000");
+    write_metered(s, "m2", "人工", "");
+    stage_run(s, &(struct event){.type = EVENT_ASSIGN,
+                                 .conv = conv(),
+                                 .ticket = 1,
+                                 .agent = S("a1"),
+                                 .reply_to = S("in:{desk:t}")});
+    stage_run(s, &(struct event){.type = EVENT_AGENT_ACCEPT, .conv = conv(), .agent = S("a1")});
+    stage_forget(s);
+    struct event ev = {
+        .type = EVENT_AGENT_MESSAGE, .conv = conv(), .agent = S("a1"), .text = S(FORTY FORTY FORTY FORTY)};
+    stage_run(s, &ev);
+    assert_int_equal(stage_facts(s, EVENT_SEND), 0);
+    assert_true(stage_pushed(s, "pc:", "needs_sends"));
+    assert_false(stage_pushed(s, "pv:", "needs_sends"));
+    assert_int_equal(look(s)->control, CONVERSATION_ASSIGNED);
+    ev.text = S("shorter");
+    stage_run(s, &ev);
+    assert_int_equal(stage_facts(s, EVENT_SEND), 1);
+    assert_int_equal(look(s)->quota_left, 1);
+    close_stage(&s);
+}
+
+static void test_attachments_cost_their_sends(void **state)
+{
+    (void)state;
+    struct stage *s = open_metered("5/172800000");
+    const struct conversation *c = look(s);
+    stage_run(s, &(struct event){.type = EVENT_ANSWER,
+                                 .conv = conv(),
+                                 .control = c->epoch,
+                                 .turn = c->turn,
+                                 .kind = S("image"),
+                                 .text = S("two pictures"),
+                                 .data = S("{\"attachments\":[{\"id\":\"a\",\"type\":\"image/png\"},{"
+                                           "\"id\":\"b\",\"type\":\"image/png\"}]}")});
+    assert_int_equal(stage_fact(s, EVENT_SEND)->capacity,
+                     3); /* and the words, which no picture carries there */
+    assert_int_equal(look(s)->quota_left, 2);
+    close_stage(&s);
+}
+
+static void test_comfort_counts_its_parts_before_it_spends(void **state)
+{
+    (void)state;
+    struct stage *s = open_metered("3/172800000");
+    write_metered(s, "m2", "人工", ""); /* "in line": one part of three sends */
+    assert_int_equal(stage_facts(s, EVENT_SEND), 1);
+    assert_int_equal(look(s)->quota_left, 2);
+    close_stage(&s);
+    s = open_metered("3/172800000");
+    stage_run(s, &(struct event){.type = EVENT_RULES,
+                                 .hash = S("h"),
+                                 .data = S("{\"texts\":{\"t\":{\"queued\":{\"zh\":\"" FORTY FORTY
+                                           "\",\"en\":\"" FORTY FORTY "\"}}}}")});
+    write_metered(s, "m2", "人工", ""); /* two parts: an answer would have one left */
+    assert_int_equal(stage_facts(s, EVENT_SEND), 0);
+    assert_int_equal(look(s)->quota_left, 3);
+    assert_false(stage_said(s, "needs_sends")); /* nobody misses it */
+    close_stage(&s);
+}
+
+static void test_limits_that_make_no_sense_cost_one(void **state)
+{
+    (void)state;
+    struct stage *s = open_metered("5/172800000");
+    stage_run(s, &(struct event){.type = EVENT_MESSAGE,
+                                 .addr = ADDR,
+                                 .id = S("m2"),
+                                 .text = S("a question, please?"),
+                                 .lane = S(LANE),
+                                 .quota = S("5/172800000"),
+                                 .limits = S("60b/x")});
+    stage_forget(s);
+    answer(s, FORTY FORTY FORTY);
+    assert_int_equal(stage_fact(s, EVENT_SEND)->capacity, 0); /* however many parts it has */
+    assert_int_equal(look(s)->quota_left, 4);
+    close_stage(&s);
+}
+
 static struct stage *rated_stage(void)
 {
     struct stage *s = open_stage("人工", "");
@@ -332,6 +476,12 @@ int main(void)
         cmocka_unit_test(test_a_grant_is_spent_and_then_the_window_is_closed),
         cmocka_unit_test(test_a_click_grants_for_a_minute_beside_the_longer_grant),
         cmocka_unit_test(test_comfort_does_not_take_the_last_sends),
+        cmocka_unit_test(test_a_message_costs_what_its_parts_cost),
+        cmocka_unit_test(test_an_answer_is_never_half_sent),
+        cmocka_unit_test(test_an_agent_is_told_and_may_say_it_shorter),
+        cmocka_unit_test(test_attachments_cost_their_sends),
+        cmocka_unit_test(test_comfort_counts_its_parts_before_it_spends),
+        cmocka_unit_test(test_limits_that_make_no_sense_cost_one),
         cmocka_unit_test(test_a_digit_is_the_rating),
         cmocka_unit_test(test_what_a_machine_sent_is_not_answered),
         cmocka_unit_test(test_a_proven_thread_is_found_or_the_message_finds_its_own),
