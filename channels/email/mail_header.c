@@ -232,9 +232,40 @@ size_t email_mailboxes(struct email_heap *h, struct sl_str raw, struct email_mai
 
 /* ---- message ids ---- */
 
+static bool id_ok(struct sl_str id)
+{
+    bool is_ok = id.len > 2 && id.len <= EMAIL_ID_MAX_BYTES && sl_str_utf8(id);
+    for (size_t i = 0; i < id.len; i++)
+        is_ok = is_ok && (unsigned char)id.ptr[i] > ' ' && id.ptr[i] != 0x7F;
+    return is_ok;
+}
+
+/* Some programs leave the brackets out: words with an @ then are ids, and are given their brackets. */
+static size_t bare_ids(struct email_heap *h, struct sl_str raw, struct sl_str *out, size_t max)
+{
+    size_t n = 0;
+    for (size_t at = 0; at < raw.len && n < max;) {
+        size_t end = at;
+        while (end < raw.len && (unsigned char)raw.ptr[end] > ' ' && raw.ptr[end] != ',')
+            end++;
+        const struct sl_str word = sl_str_n(raw.ptr + at, end - at);
+        at = end + 1;
+        if (!id_ok(word) || word.len > EMAIL_ID_MAX_BYTES - 2 || memchr(word.ptr, '@', word.len) == NULL)
+            continue;
+        char *p = email_heap_get(h, word.len + 3);
+        p[0] = '<';
+        memcpy(p + 1, word.ptr, word.len);
+        p[word.len + 1] = '>';
+        out[n++] = sl_str_n(p, word.len + 2);
+    }
+    return n;
+}
+
 size_t email_ids(struct email_heap *h, struct sl_str raw, struct sl_str *out, size_t max)
 {
     size_t n = 0;
+    if (raw.len > 0 && memchr(raw.ptr, '<', raw.len) == NULL)
+        return bare_ids(h, raw, out, max);
     while (n < max && raw.len > 0) {
         const char *open = memchr(raw.ptr, '<', raw.len);
         if (open == NULL)
@@ -243,12 +274,9 @@ size_t email_ids(struct email_heap *h, struct sl_str raw, struct sl_str *out, si
         const char *close = memchr(raw.ptr, '>', raw.len);
         if (close == NULL)
             break;
-        struct sl_str id = sl_str_n(raw.ptr, (size_t)(close - raw.ptr) + 1);
+        const struct sl_str id = sl_str_n(raw.ptr, (size_t)(close - raw.ptr) + 1);
         raw = sl_str_n(close + 1, raw.len - id.len);
-        bool is_ok = id.len > 2 && id.len <= EMAIL_ID_MAX_BYTES && sl_str_utf8(id);
-        for (size_t i = 0; i < id.len; i++)
-            is_ok = is_ok && (unsigned char)id.ptr[i] > ' ' && id.ptr[i] != 0x7F;
-        if (is_ok)
+        if (id_ok(id))
             out[n++] = email_heap_copy(h, id);
     }
     return n;

@@ -228,8 +228,9 @@ static void read_leaf(struct walk *w, GMimePart *part, struct words *out)
         read_text(w, o, bytes, is_html, out);
         return;
     }
-    if (read_report_part(w, type, bytes))
-        return;
+    if (read_report_part(w, type, bytes) &&
+        email_has_nocase(email_header(&w->m->headers, "content-type"), "multipart/report"))
+        return; /* in a letter it is an attachment like others */
     const bool is_inline = g_mime_object_get_content_id(o) != NULL && !is_attachment;
     add_file(w,
              sl_str_eq_c(type, "text/calendar") ? EMAIL_CALENDAR

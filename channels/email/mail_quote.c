@@ -9,6 +9,8 @@
 #define ATTRIBUTION_LINES   3     /* "On .. wrote:" may be folded */
 #define HEADER_BLOCK_LINES  6
 #define SIGNATURE_MAX_BYTES 80
+#define CLOSING_MAX_BYTES   25 /* "Best regards," */
+#define CLOSING_LINES_MAX   6
 
 struct view {
     struct sl_str *line;
@@ -70,16 +72,20 @@ static bool has_label(struct sl_str s, const char *const *words, size_t count)
 
 static bool is_from_label(struct sl_str s)
 {
-    return LABEL(s, "From", "发件人", "寄件者", "寄件人");
+    return LABEL(s, "From", "发件人", "寄件者", "寄件人", "Von", "De", "Da", "Van", "差出人", "보낸 사람");
 }
 
 static unsigned block_labels(struct sl_str s)
 {
-    if (LABEL(s, "Sent", "Date", "发送时间", "发送日期", "日期", "时间", "寄件日期", "傳送時間"))
+    if (LABEL(s, "Sent", "Date", "发送时间", "发送日期", "日期", "时间", "寄件日期", "傳送時間", "Gesendet",
+              "Envoyé", "Enviado", "Inviato", "Verzonden", "送信日時", "보낸 날짜"))
         return 1;
-    if (LABEL(s, "To", "收件人", "收件者"))
+    if (LABEL(s, "To", "收件人", "收件者", "An", "À", "Para", "A", "Aan", "宛先", "받는 사람"))
         return 2;
-    return LABEL(s, "Subject", "主题", "主旨", "主題") ? 4 : 0;
+    return LABEL(s, "Subject", "主题", "主旨", "主題", "Betreff", "Objet", "Asunto", "Oggetto", "Onderwerp",
+                 "件名", "제목")
+               ? 4
+               : 0;
 }
 
 /* From:, then two of Sent, To, Subject within the next lines: Outlook's block, and what Foxmail and 163 write. */
@@ -123,27 +129,71 @@ static bool is_rule_above_block(const struct view *v, size_t i)
     return k < v->count && is_header_block(v, k);
 }
 
+/* How programs introduce what they quote: heads and tails, in the languages they speak. */
+static const struct {
+    const char *head;
+    bool is_weak; /* a common word otherwise: there must be a date behind it, and marked quotes below */
+} attribution_heads[] = {{"On ", false},    {"Le ", false},  {"Am ", false}, {"在", false}, {"於", false},
+                         {"于", false},     {"El ", true},   {"Il ", true},  {"Em ", true}, {"Op ", true},
+                         {"W dniu ", true}, {"Dnia ", true}, {"Den ", true}, {"pe ", true}};
+static const struct {
+    const char *tail;
+    bool stands_alone; /* without a head, and without an address */
+} attribution_tails[] = {
+    {"wrote:", false},     {"schrieb:", false},     {"a écrit :", false}, {"a écrit:", false},
+    {"escribió:", false},  {"ha scritto:", false},  {"escreveu:", false}, {"schreef:", false},
+    {"napisał:", false},   {"napisał(a):", false},  {"pisze:", false},    {"skrev:", false},
+    {"kirjoitti:", false}, {"写道：", true},        {"写道:", true},      {"寫道：", true},
+    {"寫道:", true},       {"のメッセージ:", true}, {"작성:", true}};
+
+static bool has_digit(struct sl_str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (s.ptr[i] >= '0' && s.ptr[i] <= '9')
+            return true;
+    return false;
+}
+
+/* "2024年1月1日(月) 8:00 Support <s@x.cn>:", and "Am 1. Jan. schrieb Support <s@x.cn>:" */
+static bool is_address_tail(struct sl_str s)
+{
+    return ends_with(s, ">:") && has(s, "@");
+}
+
+static bool is_attribution_end(struct sl_str s, bool has_head)
+{
+    for (size_t i = 0; i < sizeof attribution_tails / sizeof attribution_tails[0]; i++)
+        if (ends_with(s, attribution_tails[i].tail))
+            return has_head || attribution_tails[i].stands_alone || has(s, "@");
+    return is_address_tail(s) && (has_head || has_digit(s));
+}
+
+static bool is_all_quoted_after(const struct view *v, size_t i)
+{
+    while (i < v->count && is_blank_line(v->line[i]))
+        i++;
+    return i < v->count && is_quoted_line(v->line[i]);
+}
+
 /* Length of an attribution in lines, 0: there is none here. */
 static size_t attribution_at(const struct view *v, size_t i)
 {
     const struct sl_str first = without_marks(v->line[i]);
-    const bool is_english =
-        sl_str_starts(first, "On ") || sl_str_starts(first, "Le ") || sl_str_starts(first, "Am ");
-    const bool is_chinese =
-        sl_str_starts(first, "在") || sl_str_starts(first, "於") || sl_str_starts(first, "于");
+    bool has_head = false, is_weak = false, has_date = false;
+    for (size_t k = 0; k < sizeof attribution_heads / sizeof attribution_heads[0] && !has_head; k++) {
+        has_head = sl_str_starts(first, attribution_heads[k].head);
+        is_weak = has_head && attribution_heads[k].is_weak;
+    }
     for (size_t k = 0; k < ATTRIBUTION_LINES && i + k < v->count; k++) {
         const struct sl_str s = email_trim(v->line[i + k]);
         if (s.len == 0 || is_quoted_line(s))
             return 0;
-        if ((is_english || k == 0) &&
-            (ends_with(s, "wrote:") || ends_with(s, "schrieb:") || ends_with(s, "a écrit :")) &&
-            (is_english || has(s, "@")))
-            return k + 1;
-        const bool is_end = ends_with(s, "写道：") || ends_with(s, "写道:") || ends_with(s, "寫道：") ||
-                            ends_with(s, "寫道:");
-        if (is_end && (is_chinese || k == 0))
-            return k + 1;
-        if (!is_english && !is_chinese)
+        has_date = has_date || has_digit(s);
+        if (is_attribution_end(s, has_head && (has_date || !is_weak))) {
+            is_weak = is_weak || (!has_head && is_address_tail(s));
+            return is_weak && !is_all_quoted_after(v, i + k + 1) ? 0 : k + 1;
+        }
+        if (!has_head)
             return 0;
     }
     return 0;
@@ -153,8 +203,10 @@ static size_t attribution_at(const struct view *v, size_t i)
 static bool is_phone_signature(struct sl_str s)
 {
     static const char *const heads[] = {
-        "Sent from my ", "Sent from Mail for", "Sent via ", "Get Outlook for", "发自我的",
-        "发送自",        "来自我的",           "從我的",    "傳送自我的",      "获取 Outlook"};
+        "Sent from my ", "Sent from Mail for", "Sent via ",        "Get Outlook for", "发自我的",
+        "发送自",        "来自我的",           "從我的",           "傳送自我的",      "获取 Outlook",
+        "Von meinem ",   "Gesendet von ",      "Envoyé de mon ",   "Envoyé depuis ",  "Enviado desde ",
+        "Inviato da ",   "Verzonden vanaf ",   "Verstuurd vanaf ", "Sendt fra ",      "iPhoneから送信"};
     s = without_marks(s);
     if (s.len > SIGNATURE_MAX_BYTES)
         return false;
@@ -170,14 +222,47 @@ static bool is_signature_mark(struct sl_str s)
            sl_str_eq_c(s, "--"); /* RFC 3676 4.3, and with the blank lost on the way */
 }
 
-/* ---- folding ---- */
-
-static bool is_all_quoted_after(const struct view *v, size_t i)
+/* A closing line that people type, not programs. It counts only when what follows, up to a quote or the end, looks like a
+ * name and an address: a few short lines. */
+static bool is_closing_line(struct sl_str s)
 {
-    while (i < v->count && is_blank_line(v->line[i]))
-        i++;
-    return i < v->count && is_quoted_line(v->line[i]);
+    static const char *const closings[] = {"regards", "cheers", "best wishes", "cordialement"};
+    s = email_trim(s);
+    while (s.len > 0 && strchr(",!.", s.ptr[s.len - 1]) != NULL)
+        s.len--;
+    if (s.len > CLOSING_MAX_BYTES)
+        return false;
+    for (size_t i = 0; i < sizeof closings / sizeof closings[0]; i++) {
+        const size_t n = strlen(closings[i]);
+        if (s.len >= n && email_eq_nocase(sl_str_n(s.ptr + s.len - n, n), closings[i]))
+            return true;
+    }
+    return false;
 }
+
+static bool ends_closing(const struct view *v, size_t i)
+{
+    return is_quoted_line(v->line[i]) || is_header_block(v, i) || is_separator(v->line[i]) ||
+           attribution_at(v, i) > 0;
+}
+
+static bool is_closing(const struct view *v, size_t i)
+{
+    size_t lines = 0;
+    if (i == 0 || !is_closing_line(v->line[i]))
+        return false;
+    for (size_t k = i + 1; k < v->count && lines <= CLOSING_LINES_MAX; k++) {
+        const struct sl_str s = email_trim(v->line[k]);
+        if (ends_closing(v, k))
+            break;
+        if (s.len > SIGNATURE_MAX_BYTES || has(s, "?") || has(s, "？"))
+            return false;
+        lines += s.len > 0;
+    }
+    return lines <= CLOSING_LINES_MAX;
+}
+
+/* ---- folding ---- */
 
 /* Marks what stays; returns how many lines do. */
 static size_t fold(const struct view *v, bool *stays)
@@ -189,6 +274,11 @@ static size_t fold(const struct view *v, bool *stays)
             break;
         if (is_quoted_line(v->line[i]))
             continue;
+        if (kept > 0 && is_closing(v, i)) {
+            while (i + 1 < v->count && !ends_closing(v, i + 1))
+                i++;
+            continue;
+        }
         const size_t attribution = attribution_at(v, i);
         if (attribution > 0 && !is_all_quoted_after(v, i + attribution))
             break; /* the quote has no marks of its own */

@@ -149,6 +149,8 @@ static const struct charset {
     {"utf-8", NULL, NULL},
     {"utf8", NULL, NULL},
     {"unicode-1-1-utf-8", NULL, NULL},
+    {"utf-7", "UTF-7", NULL},
+    {"unicode-1-1-utf-7", "UTF-7", NULL},
     {"utf-16", "UTF-16", NULL},
     {"utf-16le", "UTF-16LE", NULL},
     {"utf-16be", "UTF-16BE", NULL},
@@ -229,11 +231,14 @@ static size_t convert(struct sl_buf *out, struct sl_str in, const char *from)
         return in.len;
     }
     char *p = (char *)(uintptr_t)in.ptr, chunk[CONVERT_CHUNK];
-    while (left > 0) {
+    for (bool is_end = false; !is_end;) {
         char *to = chunk;
         size_t room = sizeof chunk;
-        const size_t n = iconv(cd, &p, &left, &to, &room);
+        is_end = left == 0; /* CP1255, BIG5-HKSCS and others keep a letter back until they see the next */
+        const size_t n = iconv(cd, is_end ? NULL : &p, is_end ? NULL : &left, &to, &room);
         email_utf8_clean(out, sl_str_n(chunk, sizeof chunk - room)); /* NUL becomes U+FFFD */
+        if (is_end)
+            break;
         if (n != (size_t)-1 || room < sizeof chunk - 16)
             continue; /* done, or the chunk was full */
         bad++;

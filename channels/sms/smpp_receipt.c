@@ -1,6 +1,8 @@
 /* channels/sms/smpp_receipt.c - see smpp_receipt.h. */
 #include "channels/sms/smpp_receipt.h"
 
+#include "channels/sms/sms_text.h"
+
 #include <ctype.h>
 #include <strings.h>
 
@@ -110,29 +112,39 @@ void smpp_receipt_text(struct sl_str text, struct smpp_receipt *out)
     }
 }
 
+/* Some centres write receipts as UCS-2, too. What we look for in them is ASCII. */
+static struct sl_str plain_text(const struct smpp_pdu *p, struct smpp_receipt *out)
+{
+    size_t n = 0;
+    if (sms_alphabet_of(p->data_coding, SMS_GSM7) != SMS_UCS2)
+        return p->text;
+    for (size_t i = 0; i + 2 <= p->text.len && n < sizeof out->plain; i += 2)
+        out->plain[n++] = p->text.ptr[i] == 0 ? p->text.ptr[i + 1] : '?';
+    return sl_str_n(out->plain, n);
+}
+
 sl_err smpp_receipt_read(const struct smpp_pdu *p, struct smpp_receipt *out)
 {
-    struct smpp_receipt r = {.id = SL_STR_NONE, .error = SL_STR_NONE, .done = SL_STR_NONE};
     struct sl_str id;
     uint32_t state;
-    smpp_receipt_text(p->text, &r);
+    *out = (struct smpp_receipt){.id = SL_STR_NONE, .error = SL_STR_NONE, .done = SL_STR_NONE};
+    smpp_receipt_text(p->text, out);
+    if (out->id.len == 0 && out->state == SMPP_STATE_NONE)
+        smpp_receipt_text(plain_text(p, out), out);
     if (smpp_tlv_find(p->tlvs, SMPP_TAG_RECEIPTED_MESSAGE_ID, &id)) {
         const char *nul = id.len > 0 ? memchr(id.ptr, '\0', id.len) : NULL;
         size_t len = nul != NULL ? (size_t)(nul - id.ptr) : id.len; /* peers leave the NUL out */
         if (len > 0)
-            r.id = sl_str_n(id.ptr, len);
+            out->id = sl_str_n(id.ptr, len);
     }
     if (smpp_tlv_uint(p->tlvs, SMPP_TAG_MESSAGE_STATE, 1, &state) && state >= SMPP_STATE_ENROUTE &&
         state <= SMPP_STATE_REJECTED)
-        r.state = (enum smpp_state)state;
+        out->state = (enum smpp_state)state;
     struct sl_str error;
     if (smpp_tlv_find(p->tlvs, SMPP_TAG_NETWORK_ERROR_CODE, &error) && error.len == 3)
-        r.network_error = (uint32_t)(unsigned char)error.ptr[0] << 16 |
-                          (uint32_t)(unsigned char)error.ptr[1] << 8 | (unsigned char)error.ptr[2];
-    if (r.id.len == 0 || r.state == SMPP_STATE_NONE)
-        return SL_EINVAL;
-    *out = r;
-    return SL_OK;
+        out->network_error = (uint32_t)(unsigned char)error.ptr[0] << 16 |
+                             (uint32_t)(unsigned char)error.ptr[1] << 8 | (unsigned char)error.ptr[2];
+    return out->id.len == 0 || out->state == SMPP_STATE_NONE ? SL_EINVAL : SL_OK;
 }
 
 const char *smpp_state_word(enum smpp_state s)

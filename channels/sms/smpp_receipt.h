@@ -21,12 +21,15 @@ enum smpp_state { /* 5.2.28 */
                   SMPP_STATE_REJECTED,
 };
 
+#define SMPP_RECEIPT_PLAIN_BYTES 256
+/* Not to be copied: its fields may point into itself. */
 struct smpp_receipt {
     struct sl_str id; /* as the peer wrote it; borrowed from the PDU */
     enum smpp_state state;
     struct sl_str error;    /* of the text form: err:012; borrowed; may be empty */
     uint32_t network_error; /* type << 16 | code of network_error_code; 0: none */
     struct sl_str done;     /* "done date" digits of the text form, YYMMDDhhmm[ss]; may be empty */
+    char plain[SMPP_RECEIPT_PLAIN_BYTES]; /* a text that came as UCS-2: then the fields borrow from here */
 };
 
 /* Is this deliver_sm or data_sm a receipt (final or intermediate) rather than a message? */

@@ -171,6 +171,17 @@ static int rating_of(struct sl_str menu_id)
     return digit >= '1' && digit <= '5' ? digit - '0' : 0;
 }
 
+/* Longer than a message may be: what fits is a message, and says so. Refused, it would come again and be lost all the same. */
+static void cut_text(struct wechat_in *in, struct sl_json *j)
+{
+    if (in->text.len <= MSG_TEXT_MAX_BYTES)
+        return;
+    in->text.len = MSG_TEXT_MAX_BYTES;
+    while (in->text.len > 0 && ((unsigned char)in->text.ptr[in->text.len] & 0xC0) == 0x80)
+        in->text.len--;
+    sl_json_bool(j, "cut", true);
+}
+
 static void read_message(struct wechat_in *in, enum wechat_product product, const struct wechat_xml *x)
 {
     struct sl_str name = wechat_xml_get(x, "MsgType");
@@ -190,6 +201,7 @@ static void read_message(struct wechat_in *in, enum wechat_product product, cons
     if (type == NULL)
         sl_json_str(&j, "type", name); /* a type of tomorrow: say that it came */
     write_fields(&j, x, type != NULL ? type->field : no_fields);
+    cut_text(in, &j);
     data_end(in, &j);
     in->rating = rating_of(menu_id);
     if (in->rating > 0)
@@ -361,6 +373,7 @@ static void kf_message(struct wechat_in *in, const json_t *item, struct sl_str n
             sl_json_str(&j, "type", name);
         if (menu_id.len > 0)
             sl_json_str(&j, "menu_id", menu_id);
+        cut_text(in, &j);
         data_end(in, &j);
     }
     in->rating = rating_of(menu_id);

@@ -204,11 +204,12 @@ void wechat_xml_fini(struct wechat_xml *x)
 
 static bool find(const struct wechat_xml *x, const char *path, size_t n, struct sl_str *out)
 {
+    const char *text = x->text.ptr != NULL ? x->text.ptr : ""; /* {"":""} leaves nothing in it */
     for (size_t i = 0; i < x->leaves; i++) {
-        struct sl_str found = sl_str_n(x->text.ptr + x->leaf[i].path, x->leaf[i].path_len);
+        struct sl_str found = sl_str_n(text + x->leaf[i].path, x->leaf[i].path_len);
         if (!sl_str_eq_c(found, path) || n-- > 0)
             continue;
-        *out = sl_str_n(x->text.ptr + x->leaf[i].value, x->leaf[i].value_len);
+        *out = sl_str_n(text + x->leaf[i].value, x->leaf[i].value_len);
         return true;
     }
     return false;

@@ -43,9 +43,31 @@ static void test_fold_chinese(void **state)
     assert_fold("收到\n\n*发件人:* 客服\n*日期:* 2024\n*收件人:* z\n\n旧", "收到");
 }
 
+static void test_fold_other_languages(void **state)
+{
+    (void)state;
+    assert_fold("danke\n\nAm Mo., 1. Jan. 2024 um 08:00 Uhr schrieb Support <s@x.cn>:\n> alt\n", "danke");
+    assert_fold("merci\n\nLe lun. 1 janv. 2024 à 08:00, Support <s@x.cn> a écrit :\n> vieux\n", "merci");
+    assert_fold("gracias\n\nEl lun, 1 ene 2024 a las 8:00, Support (<s@x.cn>) escribió:\n\n> viejo\n",
+                "gracias");
+    assert_fold(
+        "grazie\n\nIl giorno lun 1 gen 2024 2024 8:00 S <s@x.cn> ha\nscritto:\n> x\n",
+        "grazie\n\nIl giorno lun 1 gen 2024 2024 8:00 S <s@x.cn> ha\nscritto:"); /* broken inside the tail: it stays */
+    assert_fold("はい\n\n2024年1月1日(月) 8:00 Support <s@x.cn>:\n\n> 古い\n", "はい");
+    assert_fold("да\n\nпн, 1 янв. 2024 г. в 08:00, Support <s@x.cn>:\n> старое\n", "да");
+    assert_fold("ok\n\nVon: S <s@x.cn>\nGesendet: Montag\nAn: Z\nBetreff: x\n\nalt", "ok");
+    assert_fold("text\n\nBest regards,\nZhang San\n+86 10 1234\n", "text");
+    assert_fold("text\n\nRegards\nZhang\n\nOn Mon, Jan 1, 2024, A <a@b.cn> wrote:\n> old\n", "text");
+}
+
 static void test_fold_leaves_words_alone(void **state)
 {
     (void)state;
+    assert_fold("El pedido 12 lo escribió:\nmi madre", "El pedido 12 lo escribió:\nmi madre");
+    assert_fold("write to Zhang1 <z@x.cn>:\nhe knows", "write to Zhang1 <z@x.cn>:\nhe knows");
+    assert_fold("Best regards,\nZhang", "Best regards,\nZhang");
+    assert_fold("Hello,\nregards\nWhen does it come?", "Hello,\nregards\nWhen does it come?");
+    assert_fold("give her my best regards and tell her", "give her my best regards and tell her");
     assert_fold("On Monday I wrote: where is it?", "On Monday I wrote: where is it?");
     assert_fold("From: Beijing\nTo: Shanghai? No: from Beijing.",
                 "From: Beijing\nTo: Shanghai? No: from Beijing.");
@@ -203,6 +225,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fold_english),
         cmocka_unit_test(test_fold_chinese),
+        cmocka_unit_test(test_fold_other_languages),
         cmocka_unit_test(test_fold_leaves_words_alone),
         cmocka_unit_test(test_html),
         cmocka_unit_test(test_html_strings_of_all_lengths),

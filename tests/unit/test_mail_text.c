@@ -26,6 +26,9 @@ static void test_charset_reads_what_the_label_does_not_say(void **state)
     DECODED("\xC4\xE3\xBA\xC3", "", "你好");
     DECODED("caf\xE9", "", "café"); /* no GB18030: a lead byte at the end */
     DECODED("x", "../../etc/passwd", "x");
+    DECODED("\xF9\xEC\xE5\xED", "windows-1255", "שלום"); /* the converter keeps the last letter back */
+    DECODED("\x88\x62", "big5-hkscs", "\xC3\x8A\xCC\x84");
+    DECODED("+T2BZfQ-", "utf-7", "你好");
 }
 
 static void test_charset_marks_what_cannot_be_read(void **state)
@@ -119,6 +122,22 @@ static void test_dates(void **state)
     assert_int_equal(email_date_unix_ms(SL_STR("yesterday")), 0);
 }
 
+static void test_ids_with_and_without_brackets(void **state)
+{
+    (void)state;
+    struct email_heap *h = email_heap_new();
+    struct sl_str ids[4];
+    assert_int_equal(email_ids(h, SL_STR("<a@x> (why) <b@x>\r\n <c d@x>"), ids, 4), 2);
+    assert_bytes(ids[1], "<b@x>");
+    assert_int_equal(email_ids(h, SL_STR("a@x,\r\n\tb@x Monday"), ids, 4), 2);
+    assert_bytes(ids[0], "<a@x>");
+    assert_bytes(ids[1], "<b@x>");
+    assert_int_equal(email_ids(h, SL_STR("a@x b@x c@x"), ids, 2), 2);
+    assert_int_equal(email_ids(h, SL_STR("your mail of Monday"), ids, 4), 0);
+    assert_int_equal(email_ids(h, SL_STR(""), ids, 4), 0);
+    email_heap_free(&h);
+}
+
 static void test_headers_keep_their_limits(void **state)
 {
     (void)state;
@@ -154,6 +173,7 @@ int main(void)
         cmocka_unit_test(test_words_encode_come_back),
         cmocka_unit_test(test_mailboxes),
         cmocka_unit_test(test_dates),
+        cmocka_unit_test(test_ids_with_and_without_brackets),
         cmocka_unit_test(test_headers_keep_their_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

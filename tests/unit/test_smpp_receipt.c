@@ -61,6 +61,29 @@ static void test_parameters_win_over_the_text(void **state)
     assert_int_equal(smpp_receipt_read(&p, &r), SL_EINVAL);
 }
 
+static void test_a_receipt_in_ucs2(void **state)
+{
+    (void)state;
+    static const char text[] = "id:0A1b stat:UNDELIV err:012 text:x";
+    char wide[2 * sizeof text];
+    struct smpp_receipt r;
+    for (size_t i = 0; i < sizeof text - 1; i++) {
+        wide[2 * i] = '\0';
+        wide[2 * i + 1] = text[i];
+    }
+    struct smpp_pdu p = {.command = SMPP_DELIVER_SM,
+                         .esm_class = SMPP_ESM_RECEIPT,
+                         .data_coding = 8,
+                         .text = sl_str_n(wide, 2 * (sizeof text - 1))};
+    assert_int_equal(smpp_receipt_read(&p, &r), SL_OK);
+    assert_bytes(r.id, "0A1b");
+    assert_int_equal(r.state, SMPP_STATE_UNDELIVERABLE);
+    assert_bytes(r.error, "012");
+    p.data_coding = 0x18; /* the same alphabet in the other style */
+    assert_int_equal(smpp_receipt_read(&p, &r), SL_OK);
+    assert_bytes(r.id, "0A1b");
+}
+
 static void test_a_message_is_no_receipt(void **state)
 {
     (void)state;
@@ -98,9 +121,8 @@ static void test_ids_have_one_form(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text_spellings),
-        cmocka_unit_test(test_parameters_win_over_the_text),
-        cmocka_unit_test(test_a_message_is_no_receipt),
+        cmocka_unit_test(test_text_spellings),    cmocka_unit_test(test_parameters_win_over_the_text),
+        cmocka_unit_test(test_a_receipt_in_ucs2), cmocka_unit_test(test_a_message_is_no_receipt),
         cmocka_unit_test(test_ids_have_one_form),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,6 +72,23 @@ static void test_messages_of_every_type(void **state)
     }
 }
 
+static void test_a_text_too_long_is_cut(void **state)
+{
+    (void)state;
+    struct sl_buf b;
+    sl_buf_init(&b, 0);
+    sl_buf_c(&b, HEAD "<MsgType>text</MsgType><Content>x"); /* so that a character straddles the limit */
+    for (size_t i = 0; i < MSG_TEXT_MAX_BYTES / 4 + 10; i++)
+        sl_buf_c(&b, "\xF0\x9F\x98\x80");
+    sl_buf_c(&b, "</Content><MsgId>1</MsgId></xml>");
+    sl_buf_char(&b, '\0');
+    assert_int_equal(read_as(WECHAT_OA, b.ptr), SL_OK);
+    assert_true(in.text.len > MSG_TEXT_MAX_BYTES - 4 && in.text.len <= MSG_TEXT_MAX_BYTES);
+    assert_true(sl_str_utf8(in.text));
+    assert_has(in.data, "\"cut\":true");
+    sl_buf_fini(&b);
+}
+
 static void test_menu_answers_are_clicks_and_ratings(void **state)
 {
     (void)state;
@@ -419,6 +436,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_messages_of_every_type, done),
+        cmocka_unit_test_teardown(test_a_text_too_long_is_cut, done),
         cmocka_unit_test_teardown(test_menu_answers_are_clicks_and_ratings, done),
         cmocka_unit_test_teardown(test_events_of_every_name, done),
         cmocka_unit_test_teardown(test_event_ids_tell_clicks_apart, done),

@@ -56,6 +56,16 @@ static void test_read_refuses(void **state)
     wechat_xml_fini(&x);
 }
 
+static void test_json_without_names(void **state)
+{
+    (void)state;
+    wechat_xml_fini(&x);
+    assert_int_equal(wechat_xml_from_json(&x, SL_STR("{\"\":\"\"}"), NULL), SL_OK);
+    assert_int_equal(wechat_xml_get(&x, "MsgType").len, 0);
+    assert_true(wechat_xml_has(&x, ""));
+    wechat_xml_fini(&x);
+}
+
 static void test_read_has_limits(void **state)
 {
     (void)state;
@@ -134,9 +144,8 @@ static void test_answers_are_read_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read_finds_leaves_by_path),
-        cmocka_unit_test(test_read_refuses),
-        cmocka_unit_test(test_read_has_limits),
+        cmocka_unit_test(test_read_finds_leaves_by_path), cmocka_unit_test(test_read_refuses),
+        cmocka_unit_test(test_json_without_names),        cmocka_unit_test(test_read_has_limits),
         cmocka_unit_test(test_answers_are_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

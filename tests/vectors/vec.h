@@ -29,7 +29,7 @@ static inline json_t *vec_load(int argc, char **argv)
         fprintf(stderr, "usage: %s FILE\n", argv[0]);
         exit(2);
     }
-    json_t *all = json_load_file(argv[1], 0, &error);
+    json_t *all = json_load_file(argv[1], JSON_ALLOW_NUL, &error);
     if (all == NULL) {
         printf("not ok %s: line %d: %s\n", argv[1], error.line, error.text);
         exit(1);

@@ -238,7 +238,7 @@ int main(int argc, char **argv)
         fputs("usage: vec_wechat FILE\n", stderr);
         return 64;
     }
-    json_t *root = json_load_file(argv[1], 0, &error);
+    json_t *root = json_load_file(argv[1], JSON_ALLOW_NUL, &error);
     if (root == NULL) {
         fprintf(stderr, "vec_wechat: %s: %s\n", argv[1], error.text);
         return 66;
