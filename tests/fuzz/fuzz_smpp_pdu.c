@@ -20,6 +20,7 @@ static void check_again(const struct smpp_pdu *p)
     sl_buf_init(&out, 0);
     if (copy.text.len > SMPP_TEXT_MAX) { /* 255 is read, as version 5.0 allows; we do not write it */
         sl_assert(smpp_pdu_write(&out, &copy) == SL_ETOOBIG && out.len == 0);
+        sl_buf_fini(&out);
         return;
     }
     sl_assert(smpp_pdu_write(&out, &copy) == SL_OK);
