@@ -29,6 +29,7 @@
 #define KILL_AFTER_S         3  /* a closing socket whose peer does not take the close frame */
 #define TIMEOUT_S            15 /* to complete a request or an upgrade */
 #define KEEPALIVE_S          30
+#define ANSWER_PIECE_BYTES   65536
 #define CLOSE_BYTES_MAX      125 /* RFC 6455 5.5: control payload <= 125 bytes */
 #define FRAME_PATH           "/ws"
 #define REQUEST_MAGIC        0x72657173u
@@ -65,6 +66,8 @@ struct request {
     char header[1024];
     bool is_dispatched, is_answered;
     size_t reserved; /* of the room for uploads */
+    size_t sent;     /* of the answer, with its LWS_PRE; 0: not even the head */
+    size_t counted;  /* in answer_bytes */
     bool is_broken;  /* where its body ends is in doubt: 400, and nothing more is read from this connection */
     int status;
 };
@@ -76,7 +79,7 @@ struct gw_front {
     char *host, *cert, *key;
     int port;
     struct conn *conns;
-    size_t conn_count, request_count, upload_bytes;
+    size_t conn_count, request_count, upload_bytes, answer_bytes;
     struct conn *held, *held_longer; /* since the last turn of the timer; since the one before */
     struct sl_timer hold;
     struct sl_map *ips; /* address -> how many sockets */
@@ -478,6 +481,7 @@ static void request_free(struct request *r)
     sl_buf_fini(&r->answer);
     sl_buf_fini(&r->extra);
     f->upload_bytes -= r->reserved;
+    f->answer_bytes -= r->counted;
     r->magic = 0;
     free(r);
     sl_gauge_set(f->requests_gauge, (int64_t)--f->request_count);
@@ -518,6 +522,15 @@ static void request_answer(struct chan_request *rq, int status, const char *cont
         request_free(r);
         return;
     }
+    if (body.len > ANSWER_PIECE_BYTES && r->front->answer_bytes + body.len > GW_ANSWERS_MAX_BYTES) {
+        /* so many read so slowly; what is small is always answered */
+        sl_buf_clear(&r->extra);
+        status = 503;
+        content_type = "text/plain";
+        body = SL_STR("too many downloads at once\n");
+    }
+    r->counted = body.len;
+    r->front->answer_bytes += body.len;
     r->status = status;
     size_t n = strlen(content_type);
     sl_assert(n < sizeof r->content_type);
@@ -729,15 +742,34 @@ static bool write_head(struct request *r, size_t body_len)
     return lws_write(w, head + LWS_PRE, n, LWS_WRITE_HTTP_HEADERS) >= (int)n;
 }
 
+/* The next piece; false: all is written, or nothing more can be. libwebsockets keeps what the kernel does not take, and ends a
+ * connection 5 s after it was told to close: a large answer given in one piece never reached who reads slowly. */
+static bool write_piece(struct request *r)
+{
+    bool is_head = sl_str_eq_c(r->rq.method, "HEAD");
+    if (r->sent == 0) {
+        if (!write_head(r, r->answer.len - LWS_PRE))
+            return false;
+        r->sent = is_head ? r->answer.len : LWS_PRE;
+    }
+    size_t left = r->answer.len - r->sent, n = left < ANSWER_PIECE_BYTES ? left : ANSWER_PIECE_BYTES;
+    if (n == 0)
+        return false;
+    unsigned char *at = (unsigned char *)r->answer.ptr + r->sent;
+    r->sent += n;
+    return lws_write(r->wsi, at, n, n == left ? LWS_WRITE_HTTP_FINAL : LWS_WRITE_HTTP) >= (int)n;
+}
+
 static int on_http_writeable(struct lws *wsi, struct request **slot)
 {
     struct request *r = *slot;
     if (r == NULL || !r->is_answered)
         return 0;
-    size_t len = r->answer.len - LWS_PRE;
-    bool is_head = sl_str_eq_c(r->rq.method, "HEAD");
-    if (write_head(r, len) && len > 0 && !is_head)
-        (void)lws_write(wsi, (unsigned char *)r->answer.ptr + LWS_PRE, len, LWS_WRITE_HTTP_FINAL);
+    if (write_piece(r) && r->sent < r->answer.len) {
+        lws_set_timeout(wsi, PENDING_TIMEOUT_HTTP_CONTENT, KEEPALIVE_S); /* for this piece */
+        lws_callback_on_writable(wsi);
+        return 0;
+    }
     *slot = NULL;
     request_free(r);
     return -1; /* one request a connection; what is not written yet goes out first */

@@ -15,6 +15,7 @@
 #define GW_HEADERS_MAX_BYTES        8192
 #define GW_UPLOAD_PATH              "/media"
 #define GW_UPLOADS_MAX_BYTES        (256u << 20) /* of uploads that are coming in, together */
+#define GW_ANSWERS_MAX_BYTES        (256u << 20) /* of answers that are going out, together */
 #define GW_REQUESTS_MAX             512
 #define GW_ANSWER_MAX_BYTES         (128u << 20) /* the largest attachment, and more than any page or list */
 #define GW_ANSWER_HEADERS_MAX_BYTES 3072

@@ -3,9 +3,10 @@ import { test, before, after } from 'node:test';
 import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
+import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
-import { startSluice, API_TOKEN } from './lib/sluice.mjs';
+import { sleep, startSluice, API_TOKEN } from './lib/sluice.mjs';
 
 const PNG = Buffer.from('89504e470d0a1a0a0000000d49484452', 'hex');
 const PAGE = Buffer.from('<html><script>alert(1)</script></html>');
@@ -64,6 +65,22 @@ test('a large attachment comes whole', async () => {
   const answer = await fetch(link(keep(bytes), 'large.bin'));
   assert.equal(answer.status, 200);
   assert.ok(Buffer.from(await answer.arrayBuffer()).equals(bytes));
+});
+
+test('who reads slowly gets the whole, and many of them get no more memory than there is for all', async () => {
+  const bytes = crypto.randomBytes(12 << 20), url = link(keep(bytes), 'slow.bin');
+  const slow = () => new Promise((resolve, reject) => {
+    const rq = http.get(url, rs => resolve({ rq, rs, status: rs.statusCode })).on('error', reject);
+  });
+  const first = await slow(), chunks = [];
+  assert.equal(first.status, 200);
+  const others = await Promise.all(Array.from({ length: 30 }, slow)); // none of these is read
+  assert.ok(others.some(o => o.status === 503) && others.some(o => o.status === 200), JSON.stringify(others.map(o => o.status)));
+  for (const o of others) o.rq.destroy();
+  await sleep(7000); // longer than libwebsockets waits for who does not take the end of what it has
+  for await (const chunk of first.rs) chunks.push(chunk);
+  assert.ok(Buffer.concat(chunks).equals(bytes));
+  assert.equal((await fetch(url)).status, 200);
 });
 
 test('a link that is not ours is 403, an old one 410, one to nothing 404', async () => {
