@@ -1,9 +1,11 @@
-/* gateway/front.h - the one HTTP and WebSocket front, libwebsockets on our own loop.
+/* gateway/front.h - the one HTTP and WebSocket front, on our own loop: HTTP read by ourselves, WebSockets and TLS by
+ * libwebsockets.
  *
  * What     accepts connections, counts them, gives WebSockets of protocol sluice.v1 to sessions, and whole HTTP requests to
  *          `request`. It knows no routes.
  * Bounds   sockets: max_sockets, per_ip; what waits for a socket: gateway/outbox.h; a request: GW_BODY_MAX_BYTES and
- *          GW_HEADERS_MAX_BYTES; answered within GW_REQUEST_MS.
+ *          GW_HEADERS_MAX_BYTES. Path and query are given with their percent signs resolved, '+' in the query as a space.
+ * Source   docs/adr/0010-own-http-front.md
  * Closing  stop() destroys the context once inside the loop; free() a second time, after uv_run has returned.
  */
 #ifndef GATEWAY_FRONT_H

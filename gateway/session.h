@@ -1,7 +1,7 @@
 /* gateway/session.h - sluice.v1 for one socket, visitor's or agent's; knows nothing of libwebsockets.
  *
  * What     hello, numbering, acknowledgements, topics, heartbeat, goodbye. docs/protocol.md is the manual.
- * Owner    whoever owns the wire (front.c, a test): gw_session_new at connect, gw_session_free when the socket is gone.
+ * Owner    whoever owns the wire (front_socket.c, a test): gw_session_new at connect, gw_session_free when the socket is gone.
  * Hello    is waited for gw_hub_config.hello_ms. Everything before it, and everything malformed, closes with a documented code.
  */
 #ifndef GATEWAY_SESSION_H

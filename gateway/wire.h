@@ -1,6 +1,6 @@
 /* gateway/wire.h - what a session asks of its socket, so that it can live without one: in unit tests and in simulation.
  *
- * Owner    the socket's side (front.c) owns struct gw_wire and embeds it; the session only borrows it.
+ * Owner    the socket's side (front_socket.c) owns struct gw_wire and embeds it; the session only borrows it.
  * Order    frames leave in the order of the calls, whatever their urgency.
  */
 #ifndef GATEWAY_WIRE_H

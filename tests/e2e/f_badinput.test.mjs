@@ -159,17 +159,6 @@ test('a request whose end is in doubt gets one 400, and what follows it is not r
   }
 });
 
-test('requests behind one another on a connection: the first is answered, the rest goes with the connection, nothing hangs', async () => {
-  const get = path => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`;
-  const login = 'POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}';
-  const piles = [[get('/livez') + login, 200], [get('/nothing') + login + get('/livez'), 404], [login + login, 400], [login + get('/livez'), 400]];
-  for (const [bytes, code] of piles) {
-    const got = await raw(bytes);
-    assert.deepEqual([got.codes, got.closed], [[code], true], bytes);
-    assert.equal((await s.get('/livez')).status, 200);
-  }
-});
-
 test('a message whose last fragment is empty is whole', async () => {
   const v = await open();
   const pong = v.next(f => f.t === 'pong', 2000);
