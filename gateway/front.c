@@ -17,6 +17,7 @@
 #define SERVICE_BUFFER_BYTES 4096
 #define HEADER_POOL          64
 #define FD_RESERVE           512
+#define FAILED_OPEN_MS       50
 
 static const struct lws_protocols protocols[] = {
     {"http", gw_front_on_http, sizeof(struct gw_request *), RX_BUFFER_BYTES, 0, NULL, 0},
@@ -105,6 +106,24 @@ static bool open_port(struct gw_front *f, struct sl_fail *why)
     return f->port > 0;
 }
 
+static void on_failed_open_over(void *arg)
+{
+    struct gw_front *f = arg;
+    gw_front_free(&f);
+}
+
+/* A context must not be destroyed to its end in the turn that began it: libwebsockets would unload its libuv plugin, whose callbacks
+ * are still to come. One with TLS that could not be made has begun that by itself (issue 2129 of warmcat/libwebsockets, still so in
+ * 4.1.6): it is left alone. */
+static void end_failed_open(struct gw_front *f)
+{
+    if (f->cert[0] != '\0')
+        f->context = NULL;
+    gw_front_stop(f);
+    sl_timer_init(&f->hold, f->cfg.hub->loop, on_failed_open_over, f);
+    sl_timer_start(&f->hold, FAILED_OPEN_MS);
+}
+
 struct gw_front *gw_front_open(const struct gw_front_config *cfg, struct sl_fail *why)
 {
     struct lws_context_creation_info info;
@@ -136,8 +155,7 @@ struct gw_front *gw_front_open(const struct gw_front_config *cfg, struct sl_fail
     f->vhost = f->context != NULL ? lws_get_vhost_by_name(f->context, "default") : NULL;
     if (open_port(f, why))
         return f;
-    gw_front_stop(f);
-    gw_front_free(&f);
+    end_failed_open(f);
     return NULL;
 }
 

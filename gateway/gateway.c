@@ -4,12 +4,16 @@
 
 #include "base/log.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
+#include <uv.h>
 
 #define STEP_MS       20
-#define SETTLE_MIN_MS 150 /* clients have this long to read the goodbye and send what was on its way */
-#define STOP_MS       60  /* for closed handles and last callbacks to go by */
+#define SETTLE_MIN_MS 150  /* clients have this long to read the goodbye and send what was on its way */
+#define STOP_MS       60   /* for closed handles and last callbacks to go by */
+#define LATE_MS       5000 /* for an adapter that has not closed: a mail that is still read, say */
 
 const struct sl_key gw_keys[] = {
     {"gateway.listen", SL_CFG_STR, "127.0.0.1:8080", 0, 0, false,
@@ -260,11 +264,35 @@ sl_err gw_parse_listen(const char *text, char *host, size_t size, int *port, str
     return SL_OK;
 }
 
+/* Asked before libwebsockets is: after a failed bind it takes itself apart on later turns, and ends the process with SIGSEGV
+ * when its context is destroyed in between (warmcat/libwebsockets issue 2129, still so in 4.1.6). The name of an interface is left to it. */
+static sl_err check_port(const char *host, int port, struct sl_fail *why)
+{
+    struct sockaddr_storage to = {.ss_family = AF_UNSPEC};
+    const char *address = host[0] != '\0' ? host : "0.0.0.0";
+    const int yes = 1;
+    if (port == 0 || (uv_ip4_addr(address, port, (struct sockaddr_in *)&to) != 0 &&
+                      uv_ip6_addr(address, port, (struct sockaddr_in6 *)&to) != 0))
+        return SL_OK;
+    int fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    size_t len = to.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+    bool is_free = fd < 0 || (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0 &&
+                              bind(fd, (struct sockaddr *)&to, (socklen_t)len) == 0 && listen(fd, 1) == 0);
+    int sys = errno;
+    if (fd >= 0)
+        (void)close(fd);
+    return is_free ? SL_OK
+                   : sl_fail_set(why, SL_EINTERNAL, sys, "gateway.listen %s:%d: cannot listen: %s", address,
+                                 port, strerror(sys));
+}
+
 static sl_err open_front(struct gw *gw, const struct sl_config *cfg, struct sl_fail *why)
 {
     char address[256];
     int port;
     sl_err err = gw_parse_listen(sl_config_str(cfg, "gateway.listen"), address, sizeof address, &port, why);
+    if (err == SL_OK)
+        err = check_port(address, port, why);
     if (err != SL_OK)
         return err;
     struct gw_front_config front = {.hub = gw->hub,
@@ -297,6 +325,7 @@ static void open_hub(struct gw *gw, const struct sl_config *cfg)
 }
 
 static void drain_step(void *arg);
+static void end_failed_start(struct gw *gw);
 
 static void free_boxes(struct gw *gw)
 {
@@ -344,14 +373,7 @@ struct gw *gw_start(struct sl_loop *l, const struct sl_config *cfg, const struct
                SL_KV_I("port", gw_port(gw)));
         return gw;
     }
-    stop_media(gw);
-    gw_hub_stop(gw->hub);
-    gw_delivery_free(&gw->delivery);
-    bus_close(&gw->bus);
-    if (gw->front != NULL)
-        gw_front_stop(gw->front);
-    gw->life = GW_STOPPED;
-    gw_free(&gw);
+    end_failed_start(gw);
     return NULL;
 }
 
@@ -419,7 +441,13 @@ static void stop_edge(struct gw *gw)
         chan_close(gw->boxes[i].inbox.ch);
     }
     stop_media(gw);
-    gw_front_stop(gw->front); /* sockets that are still open are dropped here */
+    if (gw->front != NULL)
+        gw_front_stop(gw->front); /* sockets that are still open are dropped here */
+}
+
+static size_t open_sockets(const struct gw *gw)
+{
+    return gw->front != NULL ? gw_front_sockets(gw->front) : 0;
 }
 
 static void stop_store(struct gw *gw)
@@ -445,7 +473,7 @@ static void drain_step(void *arg)
         gw_front_close_sockets(gw->front, FRAME_CLOSE_RESTART);
         return;
     case GW_CLOSING_SOCKETS:
-        if (gw_front_sockets(gw->front) > 0 && passed < gw->drain_ms * 8 / 10)
+        if (open_sockets(gw) > 0 && passed < gw->drain_ms * 8 / 10)
             return;
         gw_go(gw, GW_FLUSHING);
         return;
@@ -456,7 +484,7 @@ static void drain_step(void *arg)
         stop_edge(gw);
         return;
     case GW_STOPPING:
-        if (gw_front_sockets(gw->front) > 0 || (!are_boxes_closed(gw) && passed < gw->drain_ms))
+        if (open_sockets(gw) > 0 || (!are_boxes_closed(gw) && passed < gw->drain_ms))
             return; /* their last callbacks come on this turn or the next */
         gw_go(gw, GW_ENDING);
         stop_store(gw);
@@ -464,6 +492,8 @@ static void drain_step(void *arg)
     case GW_ENDING:
         if (now < gw->stop_at_mono_ms || gw_media_jobs(gw->media) > 0)
             return; /* the disk answers in the end */
+        if (!are_boxes_closed(gw) && now < gw->stop_at_mono_ms + LATE_MS)
+            return;
         gw_go(gw, GW_STOPPED);
         sl_timer_stop(&gw->step);
         gw->on_stopped(gw->on_stopped_arg);
@@ -473,6 +503,24 @@ static void drain_step(void *arg)
         sl_timer_stop(&gw->step);
         return;
     }
+}
+
+static void on_failed_end(void *arg)
+{
+    struct gw *gw = arg;
+    gw_free(&gw);
+}
+
+/* Adapters that were started have timers, sockets and turns of their own: they are closed like at any other end, while whoever
+ * called gw_start turns the loop until nothing is left. */
+static void end_failed_start(struct gw *gw)
+{
+    gw->on_stopped = on_failed_end;
+    gw->on_stopped_arg = gw;
+    gw->life = GW_STOPPING;
+    gw->drain_started_mono_ms = sl_loop_mono_ms(gw->loop);
+    stop_edge(gw);
+    sl_timer_start(&gw->step, STEP_MS);
 }
 
 void gw_drain(struct gw *gw)
@@ -498,6 +546,10 @@ void gw_free(struct gw **gwp)
         return;
     sl_assert(gw->life == GW_STOPPED);
     sl_timer_stop(&gw->step);
+    if (!are_boxes_closed(gw)) { /* its memory is still in use, and the process ends anyway */
+        sl_log(SL_ERROR, "an adapter did not close in time");
+        return;
+    }
     gw_front_free(&gw->front);
     gw_logins_free(&gw->logins);
     gw_health_free(&gw->health);

@@ -131,7 +131,9 @@ static void on_inbound_appended(void *arg, sl_err err, const struct bus_accept_r
         err == SL_ETIMEOUT || err == SL_ECLOSED; /* the provider repeats it, and the store knows its id */
     if (in->is_receipt)
         sl_kill_point("lane.receipt_after_append");
-    chan_accepted(in->ch, in->ticket, is_unknown ? SL_EAGAIN : err);
+    const struct gw_box *box = chan_core(in->ch);
+    if (!box->is_closed) /* else its ticket went with it, unacknowledged */
+        chan_accepted(in->ch, in->ticket, is_unknown ? SL_EAGAIN : err);
     free(in);
 }
 
@@ -145,6 +147,8 @@ static struct inbound *inbound_new(struct chan *ch, struct chan_ticket *t, bool 
 static sl_err host_inbound(struct chan *ch, const struct msg *m, struct chan_ticket *t)
 {
     struct gw_box *box = chan_core(ch);
+    if (box->is_closing)
+        return SL_EAGAIN; /* the store may have gone */
     struct inbound *in = inbound_new(ch, t, false);
     sl_err err =
         append_inbound(box->gw, &box->inbox, m, t, chan_ops_of(ch)->horizon_ms, on_inbound_appended, in);
@@ -160,6 +164,8 @@ static sl_err host_receipt(struct chan *ch, const struct chan_receipt *r, struct
                                         [CHAN_WORD_READ] = "read",
                                         [CHAN_WORD_FAILED] = "failed"};
     struct gw_box *box = chan_core(ch);
+    if (box->is_closing)
+        return SL_EAGAIN;
     char tag[KEY_TAG_MAX_BYTES];
     struct event ev = {.type = EVENT_RECEIPT,
                        .id = t->id,

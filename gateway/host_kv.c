@@ -29,6 +29,8 @@ static void on_kv(void *arg, sl_err err, struct sl_str value)
 sl_err gw_host_kv(struct chan *ch, const struct chan_kv *op, chan_kv_fn fn, void *arg)
 {
     struct gw_box *box = chan_core(ch);
+    if (box->is_closing)
+        return SL_EAGAIN; /* the store may have gone, and nothing would be called back */
     if (!key_part_ok(op->name) || op->value.len > CHAN_KV_MAX || op->expected.len > CHAN_KV_MAX)
         return SL_EINVAL;
     struct bus_box in = {.op = ops[op->op],
