@@ -236,10 +236,13 @@ static void read_prices(struct chan *ch, struct sms_http *s, const struct sl_con
 
 static void read_keys(struct chan *ch, struct sms_http *s, const struct sl_config *cfg)
 {
+    char key[CHAN_KEY_MAX];
     s->account = copy_key(ch, cfg, "account");
     s->number = copy_key(ch, cfg, "number");
     s->country = copy_key(ch, cfg, "country");
     s->region = copy_key(ch, cfg, "region");
+    chan_key(ch, "mms", key);
+    s->has_mms = s->provider == SMS_TWILIO && sl_config_bool(cfg, key);
     s->sign_name = copy_key(ch, cfg, "sign_name");
     s->template_code = copy_key(ch, cfg, "template_code");
     s->template_param = copy_key(ch, cfg, "template_param");
@@ -304,7 +307,10 @@ static sl_err sms_start(struct chan *ch)
 
 static void sms_limits_of(const struct chan *ch, struct chan_limits *out)
 {
-    *out = sms_of((struct chan *)(uintptr_t)ch)->engine.scheme->limits;
+    const struct sms_http *s = sms_of((struct chan *)(uintptr_t)ch);
+    *out = s->engine.scheme->limits;
+    if (s->has_mms)
+        out->kinds = out->bare = 1u << MSG_IMAGE;
 }
 
 static sl_err sms_send(struct chan *ch, const struct chan_send *send, struct chan_job *job)
@@ -339,6 +345,8 @@ static const struct sl_key sms_http_keys[] = {
     {"inboxes.*.scheme", SL_CFG_STR, "", 0, 0, false, "of provider generic: a scheme's file"},
     {"inboxes.*.account", SL_CFG_STR, "", 0, 0, false, "account SID, AccessKey id, SecretId"},
     {"inboxes.*.number", SL_CFG_STR, "", 0, 0, false, "Twilio: our number, or a messaging service (MG...)"},
+    {"inboxes.*.mms", SL_CFG_BOOL, "false", 0, 0, false,
+     "Twilio: pictures go as MMS, where number and country can do that; else as a link"},
     {"inboxes.*.country", SL_CFG_STR, "86", 0, 0, false,
      "country code of numbers that come without one; empty: leave them"},
     {"inboxes.*.region", SL_CFG_STR, "ap-guangzhou", 0, 0, false, "Tencent: region"},

@@ -19,6 +19,7 @@ struct sms_http {
     char *account, *number, *country, *region, *sign_name, *template_code, *template_param, *app_id;
     char **prices; /* "+86=domestic" */
     size_t price_count;
+    bool has_mms;
     struct sms_wait *waits;
 };
 

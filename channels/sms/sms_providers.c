@@ -61,7 +61,14 @@ static sl_err twilio_call(struct sms_http *s, const struct chan_send *send, stru
     bool is_service = strncmp(s->number, "MG", 2) == 0;
     sms_form_add(&out->body, is_service ? "MessagingServiceSid" : "From", sl_str_c(s->number));
     sms_form_add(&out->body, "To", send->address);
-    sms_form_add(&out->body, "Body", send->m->text);
+    struct webhook_values media = {.engine = e};
+    struct sl_buf store;
+    sl_buf_init(&store, 8192);
+    if (s->has_mms && webhook_media_find(e, send, &media, &store))
+        sms_form_add(&out->body, "MediaUrl", media.media_url);
+    else
+        sms_form_add(&out->body, "Body", send->m->text.len > 0 ? send->m->text : SL_STR("[image]"));
+    sl_buf_fini(&store);
     if (e->public_url[0] != '\0') {
         struct sl_buf callback;
         sl_buf_init(&callback, 2048);

@@ -177,7 +177,13 @@ struct webhook_values { /* what a template of ours may name */
     const struct chan_send *send; /* NULL: no message */
     json_t *context;              /* borrowed */
     struct sl_str query;
+    struct sl_str media_url, media_name,
+        media_type; /* of the message's attachment, for a kind that goes by its address */
 };
+/* The attachment of s by a link that anybody can open for a while; false: there is none, or no public address. The strings
+ * of *v borrow from *store. */
+bool webhook_media_find(const struct webhook_engine *e, const struct chan_send *s, struct webhook_values *v,
+                        struct sl_buf *store);
 bool webhook_lookup(void *values, struct sl_str name, struct sl_buf *out);
 void webhook_out_turn(struct webhook_engine *e);
 void webhook_in_close(struct webhook_engine *e);

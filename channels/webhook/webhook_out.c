@@ -8,11 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CALL_MAX_BYTES (256u << 10)
-#define ANSWER_MAX     (64u << 10)
-#define CALL_MS        10000
-#define CONNECT_MS     5000
-#define HEADERS_MAX    24
+#define CALL_MAX_BYTES  (256u << 10)
+#define ANSWER_MAX      (64u << 10)
+#define CALL_MS         10000
+#define CONNECT_MS      5000
+#define HEADERS_MAX     24
+#define MEDIA_MAX_BYTES 8192 /* an attachment's name, type and link */
 
 /* ---- values ---- */
 
@@ -93,6 +94,9 @@ bool webhook_lookup(void *arg, struct sl_str name, struct sl_buf *out)
                {"app_secret", sl_str_c(e->app_secret)},
                {"public_url", sl_str_c(e->public_url)},
                {"basic", sl_str_c(e->basic != NULL ? e->basic : "")},
+               {"media.url", v->media_url},
+               {"media.name", v->media_name},
+               {"media.type", v->media_type},
                {"inbox", sl_str_c(chan_inbox(e->ch))}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (!sl_str_eq_c(name, all[i].name))
@@ -191,6 +195,60 @@ static sl_err check_host(const struct webhook_engine *e, const struct webhook_jo
                : sl_fail_set(why, SL_EINVAL, 0, "the answer's address is not the provider's");
 }
 
+bool webhook_media_find(const struct webhook_engine *e, const struct chan_send *s, struct webhook_values *v,
+                        struct sl_buf *store)
+{
+    size_t at[3] = {0};
+    sl_buf_clear(store);
+    if (!(WEBHOOK_MEDIA_KINDS & 1u << s->m->kind) || chan_host_of(e->ch)->media_link == NULL)
+        return false;
+    json_t *data = s->m->data.len > 0 ? sl_json_parse(s->m->data, NULL) : NULL;
+    const json_t *one = json_array_get(json_object_get(data, "attachments"), 0); /* borrowed */
+    const struct sl_str id = sl_json_get_str(one, "id"), name = sl_json_get_str(one, "name");
+    sl_buf_str(store, name);
+    at[0] = store->len;
+    sl_buf_str(store, sl_json_get_str(one, "type"));
+    at[1] = store->len;
+    if (id.len > 0)
+        chan_host_of(e->ch)->media_link(e->ch, id, name, store);
+    at[2] = store->len;
+    json_decref(data);
+    if (store->overflow || at[2] == at[1])
+        return false;
+    v->media_name = sl_str_n(store->ptr, at[0]);
+    v->media_type = sl_str_n(store->ptr + at[0], at[1] - at[0]);
+    v->media_url = sl_str_n(store->ptr + at[1], at[2] - at[1]);
+    return true;
+}
+
+/* The call for this message. A kind whose attachment has no address goes as its words, or its name. */
+static sl_err build_send(struct webhook_engine *e, const struct chan_send *s, json_t *context,
+                         struct webhook_job *j, struct sl_fail *why)
+{
+    const struct webhook_scheme *scheme = e->scheme;
+    struct webhook_values values = {.engine = e, .send = s, .context = context};
+    struct webhook_call call = scheme->send;
+    struct chan_send plain = *s;
+    struct msg m = *s->m;
+    struct sl_buf media, text;
+    sl_buf_init(&media, MEDIA_MAX_BYTES);
+    sl_buf_init(&text, MSG_TEXT_MAX_BYTES);
+    if (scheme->media_body[m.kind] != NULL && webhook_media_find(e, s, &values, &media)) {
+        call.body = scheme->media_body[m.kind];
+        call.url = scheme->media_url[m.kind] != NULL ? scheme->media_url[m.kind] : call.url;
+    } else if ((WEBHOOK_MEDIA_KINDS & 1u << m.kind) && m.text.len == 0) {
+        sl_buf_printf(&text, "[%s]", msg_kind_name(m.kind));
+        m.kind = MSG_TEXT;
+        m.text = sl_buf_view(&text);
+        plain.m = &m;
+        values.send = &plain;
+    }
+    const sl_err err = webhook_job_build(e, &call, &values, j, why);
+    sl_buf_fini(&media);
+    sl_buf_fini(&text);
+    return err;
+}
+
 static sl_err build(struct webhook_engine *e, const struct chan_send *s, struct webhook_job *j,
                     struct sl_fail *why)
 {
@@ -199,8 +257,7 @@ static sl_err build(struct webhook_engine *e, const struct chan_send *s, struct 
         return e->hooks->call(e->owner, s, j, why);
     }
     json_t *context = s->context.len > 0 ? sl_json_parse(s->context, NULL) : NULL;
-    struct webhook_values values = {.engine = e, .send = s, .context = context};
-    sl_err err = webhook_job_build(e, &e->scheme->send, &values, j, why);
+    sl_err err = build_send(e, s, context, j, why);
     json_decref(context);
     return err == SL_OK ? check_host(e, j, why) : err;
 }

@@ -108,6 +108,9 @@ static const struct sl_key keys[] = {
     LIST("send.headers", "\"Name: value\""),
     STR("send.type", "application/json", "of the body; values are escaped for it"),
     STR("send.body", "", "template"),
+    LIST("send.media", "kind=template: the body for an image, audio, video or file: ${media.url}, "
+                       "${media.name}, ${media.type}"),
+    LIST("send.media_url", "kind=template: where it goes, when not to send.url"),
     STR("send.user", "", "HTTP Basic"),
     STR("send.password", "", "HTTP Basic"),
     LIST("send.hosts", "what the URL may begin with; needed when it holds a :raw value"),
@@ -133,6 +136,8 @@ static const struct sl_key keys[] = {
     {"limits.text_max", SL_CFG_INT, "4096", 0, 32768, false, "of one message"},
     STR("limits.text_unit", "chars", "chars, bytes"),
     STR("limits.unknown", "at_most_once", "at_most_once, at_least_once, idempotent"),
+    {"limits.media_max", SL_CFG_BYTES, "5MiB", 1024, 104857600, false,
+     "of an attachment that is sent as one"},
     {"limits.rate", SL_CFG_INT, "10", 1, 10000, false, "calls a second"},
     {"limits.window", SL_CFG_INT, "8", 1, 64, false, "calls at once"},
     {"limits.horizon", SL_CFG_MS, "1d", 60000, 691200000, false, "how long the provider repeats a request"},
@@ -332,6 +337,24 @@ static sl_err read_events(struct webhook_scheme *s, struct sl_fail *why)
 
 /* ---- calls ---- */
 
+/* "image={...}" for each kind that goes by its address; the message's own words go before it, as a text. */
+static sl_err read_media(struct webhook_scheme *s, const char *key, const char *of[WEBHOOK_KIND_COUNT],
+                         struct sl_fail *why)
+{
+    const char *const *rows;
+    const size_t count = sl_config_list(s->cfg, key, &rows);
+    for (size_t i = 0; i < count; i++) {
+        const char *eq = strchr(rows[i], '=');
+        enum msg_kind kind = MSG_TEXT;
+        if (eq == NULL || !msg_kind_from(sl_str_n(rows[i], (size_t)(eq - rows[i])), &kind) ||
+            !(WEBHOOK_MEDIA_KINDS & 1u << kind))
+            return sl_fail_set(why, SL_EINVAL, 0,
+                               "%s: each begins with image=, audio=, video= or file=", key);
+        of[kind] = eq + 1;
+    }
+    return SL_OK;
+}
+
 static sl_err read_calls(struct webhook_scheme *s, struct sl_fail *why)
 {
     const struct sl_config *cfg = s->cfg;
@@ -365,9 +388,15 @@ static sl_err read_calls(struct webhook_scheme *s, struct sl_fail *why)
     s->retry_code_count = list_of(s, "send.retry", &s->retry_codes);
     s->auth_code_count = list_of(s, "send.auth", &s->auth_codes);
     s->gone_code_count = list_of(s, "send.gone", &s->gone_codes);
-    if (strstr(s->send.url, ":raw}") != NULL && s->host_count == 0)
+    sl_err err = read_media(s, "send.media", s->media_body, why);
+    if (err == SL_OK)
+        err = read_media(s, "send.media_url", s->media_url, why);
+    bool is_raw = strstr(s->send.url, ":raw}") != NULL;
+    for (size_t k = 0; k < WEBHOOK_KIND_COUNT; k++)
+        is_raw = is_raw || (s->media_url[k] != NULL && strstr(s->media_url[k], ":raw}") != NULL);
+    if (err == SL_OK && is_raw && s->host_count == 0)
         return sl_fail_set(why, SL_EINVAL, 0, "send.hosts must say where a URL with a :raw value may lead");
-    return SL_OK;
+    return err;
 }
 
 static sl_err read_limits(struct webhook_scheme *s, struct sl_fail *why)
@@ -379,8 +408,12 @@ static sl_err read_limits(struct webhook_scheme *s, struct sl_fail *why)
     s->limits = (struct chan_limits){.text_max = (size_t)sl_config_int(s->cfg, "limits.text_max"),
                                      .text_unit = (enum chan_unit)unit,
                                      .unknown = (enum chan_unknown)unknown,
+                                     .media_max_bytes = sl_config_int(s->cfg, "limits.media_max"),
                                      .rate_per_s = (unsigned)sl_config_int(s->cfg, "limits.rate"),
                                      .window = (unsigned)sl_config_int(s->cfg, "limits.window")};
+    for (size_t k = 0; k < WEBHOOK_KIND_COUNT; k++)
+        s->limits.kinds |= s->media_body[k] != NULL ? 1u << k : 0;
+    s->limits.bare = s->limits.kinds;
     s->horizon_ms = sl_config_int(s->cfg, "limits.horizon");
     return err;
 }

@@ -26,6 +26,8 @@ struct webhook_call {                       /* templates of one call of ours */
     const char *user, *password; /* Basic; empty: none */
 };
 
+#define WEBHOOK_KIND_COUNT  (MSG_NOTE + 1)
+#define WEBHOOK_MEDIA_KINDS (1u << MSG_IMAGE | 1u << MSG_AUDIO | 1u << MSG_VIDEO | 1u << MSG_FILE)
 struct webhook_scheme {
     struct sl_config *cfg; /* every string below is its own or the rules' */
     struct webhook_rule rule;
@@ -48,7 +50,9 @@ struct webhook_scheme {
     const char *api;           /* where the provider's interface is; an inbox may name another */
     bool can_send;
     struct webhook_call send, token;
-    const char *const *hosts; /* templates: what a URL of ours may begin with */
+    const char *media_body[WEBHOOK_KIND_COUNT],
+        *media_url[WEBHOOK_KIND_COUNT]; /* of each kind; NULL: goes as text with a link, to send.url */
+    const char *const *hosts;           /* templates: what a URL of ours may begin with */
     size_t host_count;
     const char *const *media_hosts, *const *media_headers;
     size_t media_host_count, media_header_count;

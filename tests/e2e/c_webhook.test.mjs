@@ -2,7 +2,10 @@
 // they check of ours holds; anything changed is refused.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
 import http from 'node:http';
+import os from 'node:os';
+import path from 'node:path';
 import { createRequire } from 'node:module';
 import { createCipheriv, createHash, createHmac, randomBytes } from 'node:crypto';
 import { startSluice, until } from './lib/sluice.mjs';
@@ -198,5 +201,52 @@ test('what the provider answers is told in words: refused, too fast, unknown', a
   assert.equal((await write('b', 'slow')).status, 200);
   await outcome(s, 'std', 'sent');
   assert.ok(calls >= 3);
+  await s.stop();
+});
+
+// An agent's picture goes where the provider takes an address, as a signed link of ours; where there is none, or no public address, as text.
+test('attachments go by their address', async t => {
+  const p = await provider(t, {
+    '/v2/bot/message/push': { json: { sentMessages: [{ id: 'L1' }] } }, '/17/messages': { json: { messages: [{ id: 'wamid.1' }] } },
+    '/botan-access-token/': { json: { ok: true, result: { chat: { id: 5 }, message_id: 6 } } },
+  });
+  const png = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==', 'base64');
+  const id = createHash('sha256').update(png).digest('hex');
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'sluice-hook-'));
+  t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
+  fs.mkdirSync(path.join(dir, id.slice(0, 2), id.slice(2, 4)), { recursive: true });
+  fs.writeFileSync(path.join(dir, id.slice(0, 2), id.slice(2, 4), id), png);
+  const s = await startSluice({ config: {
+    media: { dir, public_url: 'https://chat.example' },
+    inboxes: { line: box('line', p.url), wa: box('whatsapp', p.url, { vars: ['phone_number_id=17'], verify_token: VERIFY }), tg: box('telegram', p.url) },
+  } });
+  const agent = await s.agent('anna');
+  await agent.connect();
+  const ask = {
+    line: () => { const b = JSON.stringify({ events: [{ type: 'message', webhookEventId: 'E1', timestamp: Date.now(), source: { type: 'user', userId: 'Upic' }, message: { id: '1', type: 'text', text: '人工' } }] }); return post(s, 'line', b, { 'x-line-signature': hmac(SECRET, b, 'base64') }); },
+    wa: () => { const b = JSON.stringify({ entry: [{ changes: [{ value: { messages: [{ id: 'w1', from: '8613800138000', timestamp: seconds(), type: 'text', text: { body: '人工' } }] } }] }] }); return post(s, 'wa', b, { 'x-hub-signature-256': `sha256=${hmac(SECRET, b, 'hex')}` }); },
+    tg: () => post(s, 'tg', JSON.stringify({ update_id: 1, message: { message_id: 1, date: Number(seconds()), chat: { id: 5 }, text: '人工' } }), { 'x-telegram-bot-api-secret-token': SECRET }),
+  };
+  const link = new RegExp(`^https://chat\\.example/media/${id}/a%20_b_\\.png\\?exp=\\d+&sig=[\\w-]+$`);
+  const picture = { kind: 'image', text: '看这里', data: { attachments: [{ id, name: 'a "b".png', type: 'image/png', size: png.length }] } };
+  const expected = {
+    line: rq => rq.body.messages?.[0].type === 'image' && rq.body.to === 'Upic' && rq.body.messages[0].previewImageUrl === rq.body.messages[0].originalContentUrl && rq.body.messages[0].originalContentUrl,
+    wa: rq => rq.body.type === 'image' && rq.body.to === '8613800138000' && rq.body.image.link,
+    tg: rq => rq.path === '/botan-access-token/sendPhoto' && rq.body.chat_id === '5' && rq.body.photo,
+  };
+  const known = new Set();
+  for (const name of ['line', 'wa', 'tg']) {
+    assert.equal((await ask[name]()).status, 200, name);
+    const offer = await agent.entry(d => d.t === 'offered' && !known.has(d.c), 15000);
+    known.add(offer.c);
+    const topic = `conv:${offer.c}`, { snap } = await agent.sub(topic);
+    await agent.cmd('conv.accept', { ticket: offer.tk }, { topic }).res;
+    await agent.cmd('message.send', { ...picture, control: snap.state.epoch }, { topic }).res;
+    const url = await until(() => `${name}: a picture: ${JSON.stringify(p.seen)}`, () => p.seen.map(expected[name]).find(Boolean), 15000);
+    assert.match(url, link, name);
+    assert.ok(p.seen.some(rq => JSON.stringify(rq.body).includes('看这里')), `${name}: its words`);
+    p.seen.length = 0;
+    await agent.cmd('conv.close', { control: snap.state.epoch }, { topic }).res;
+  }
   await s.stop();
 });
