@@ -106,21 +106,28 @@ static bool open_port(struct gw_front *f, struct sl_fail *why)
     return f->port > 0;
 }
 
-static void on_failed_open_over(void *arg)
+static void on_failed_open_freed(void *arg)
 {
     struct gw_front *f = arg;
     gw_front_free(&f);
 }
 
-/* A context must not be destroyed to its end in the turn that began it: libwebsockets would unload its libuv plugin, whose callbacks
- * are still to come. One with TLS that could not be made has begun that by itself (issue 2129 of warmcat/libwebsockets, still so in
- * 4.1.6): it is left alone. */
+static void on_failed_open_stopped(void *arg)
+{
+    struct gw_front *f = arg;
+    gw_front_stop(f);
+    sl_timer_init(&f->hold, f->cfg.hub->loop, on_failed_open_freed, f);
+    sl_timer_start(&f->hold, FAILED_OPEN_MS);
+}
+
+/* A context must have been turned before it is destroyed, and between the two times that takes: libwebsockets unloads its libuv
+ * plugin, whose callbacks would still come. One with TLS that could not be made takes itself apart (warmcat/libwebsockets issue
+ * 2129, still so in 4.1.6): it is left alone. */
 static void end_failed_open(struct gw_front *f)
 {
     if (f->cert[0] != '\0')
         f->context = NULL;
-    gw_front_stop(f);
-    sl_timer_init(&f->hold, f->cfg.hub->loop, on_failed_open_over, f);
+    sl_timer_init(&f->hold, f->cfg.hub->loop, on_failed_open_stopped, f);
     sl_timer_start(&f->hold, FAILED_OPEN_MS);
 }
 

@@ -4,11 +4,8 @@
 
 #include "base/log.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
-#include <uv.h>
 
 #define STEP_MS       20
 #define SETTLE_MIN_MS 150  /* clients have this long to read the goodbye and send what was on its way */
@@ -264,35 +261,11 @@ sl_err gw_parse_listen(const char *text, char *host, size_t size, int *port, str
     return SL_OK;
 }
 
-/* Asked before libwebsockets is: after a failed bind it takes itself apart on later turns, and ends the process with SIGSEGV
- * when its context is destroyed in between (warmcat/libwebsockets issue 2129, still so in 4.1.6). The name of an interface is left to it. */
-static sl_err check_port(const char *host, int port, struct sl_fail *why)
-{
-    struct sockaddr_storage to = {.ss_family = AF_UNSPEC};
-    const char *address = host[0] != '\0' ? host : "0.0.0.0";
-    const int yes = 1;
-    if (port == 0 || (uv_ip4_addr(address, port, (struct sockaddr_in *)&to) != 0 &&
-                      uv_ip6_addr(address, port, (struct sockaddr_in6 *)&to) != 0))
-        return SL_OK;
-    int fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    size_t len = to.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-    bool is_free = fd < 0 || (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0 &&
-                              bind(fd, (struct sockaddr *)&to, (socklen_t)len) == 0 && listen(fd, 1) == 0);
-    int sys = errno;
-    if (fd >= 0)
-        (void)close(fd);
-    return is_free ? SL_OK
-                   : sl_fail_set(why, SL_EINTERNAL, sys, "gateway.listen %s:%d: cannot listen: %s", address,
-                                 port, strerror(sys));
-}
-
 static sl_err open_front(struct gw *gw, const struct sl_config *cfg, struct sl_fail *why)
 {
     char address[256];
     int port;
     sl_err err = gw_parse_listen(sl_config_str(cfg, "gateway.listen"), address, sizeof address, &port, why);
-    if (err == SL_OK)
-        err = check_port(address, port, why);
     if (err != SL_OK)
         return err;
     struct gw_front_config front = {.hub = gw->hub,
