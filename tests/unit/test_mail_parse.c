@@ -104,6 +104,33 @@ static void test_parse_keeps_its_limits(void **state)
     sl_buf_fini(&b);
 }
 
+static struct sl_str parted(struct sl_buf *b, const char *parameter, const char *line, int count)
+{
+    sl_buf_clear(b);
+    sl_buf_printf(b, "From: a@b.cn\r\nContent-Type: multipart/mixed;\r\n %s\r\n\r\n", parameter);
+    for (int i = 0; i < count; i++)
+        sl_buf_c(b, line);
+    return sl_buf_view(b);
+}
+
+/* gmime makes them all before visit() can count them: by then a thread of the pool is busy for a quarter of a minute. */
+static void test_parse_counts_parts_before_they_are_made(void **state)
+{
+    static const char *const parameters[] = {"boundary=x",        "Boundary = \"x\"", "boundary=x; a=b",
+                                             "(c) boundary=x",    "boundary (c) =x",  "boundary*=us-ascii''x",
+                                             "boundary*0=\"\"x",  "boundary=\"\\x\"", "boundary=x (c)",
+                                             "boundary=\"x\" ; a"};
+    struct sl_buf b;
+    (void)state;
+    sl_buf_init(&b, 64u << 20);
+    for (size_t i = 0; i < sizeof parameters / sizeof parameters[0]; i++)
+        assert_refused(parted(&b, parameters[i], "--x\r\n\r\na\r\n", 1001), SL_ETOOBIG, "1000 parts");
+    struct email_mail *m =
+        parsed(parted(&b, "boundary=xyz", "-- a comment\r\n--y\r\n", 5000)); /* words of a text */
+    email_mail_free(&m);
+    sl_buf_fini(&b);
+}
+
 static void test_parse_reports(void **state)
 {
     (void)state;
@@ -161,6 +188,7 @@ int main(void)
         cmocka_unit_test(test_parse_names_have_no_path),
         cmocka_unit_test(test_parse_refuses_what_is_no_mail),
         cmocka_unit_test(test_parse_keeps_its_limits),
+        cmocka_unit_test(test_parse_counts_parts_before_they_are_made),
         cmocka_unit_test(test_parse_reports),
         cmocka_unit_test(test_parse_keeps_a_long_chain_short),
     };
