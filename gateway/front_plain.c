@@ -20,7 +20,8 @@
 
 #define ACCEPTS_PER_TURN   64
 #define ACCEPT_PAUSE_MS    100 /* without a descriptor to spare */
-#define REQUESTS_PER_TURN  16  /* of one connection */
+#define TELL_MS            60000
+#define REQUESTS_PER_TURN  16 /* of one connection */
 #define READ_BYTES         65536
 #define PIPELINE_MAX_BYTES (2 * GW_HTTP_HEAD_MAX_BYTES)
 #define BUFFERED_MAX_BYTES (16u << 20)
@@ -76,6 +77,7 @@ struct gw_plain {
     size_t count, max, buffered;
     struct conn_list waiting, busy; /* waiting: for a request, or to close; who waits longest is the last */
     struct sl_timer tick, pause;
+    uint64_t told_mono_ms; /* of the limit of open files */
     struct sl_metric *count_gauge, *buffered_gauge;
     char scratch[READ_BYTES];
 };
@@ -587,6 +589,15 @@ static void pause_accepting(struct gw_plain *p)
     sl_timer_start(&p->pause, ACCEPT_PAUSE_MS);
 }
 
+static void tell_limit(struct gw_plain *p, int sys)
+{
+    uint64_t now = sl_loop_mono_ms(p->front->cfg.hub->loop);
+    if (p->told_mono_ms != 0 && now - p->told_mono_ms < TELL_MS)
+        return;
+    p->told_mono_ms = now;
+    sl_log(SL_WARN, "a connection cannot be accepted: raise the limit of open files", SL_KV_I("errno", sys));
+}
+
 static void on_connections(uv_poll_t *h, int status, int events)
 {
     struct gw_plain *p = h->data;
@@ -604,11 +615,11 @@ static void on_connections(uv_poll_t *h, int status, int events)
         } else if (fd >= 0) {
             conn_new(p, fd, &peer);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            sl_log(SL_WARN, "a connection cannot be accepted: raise the limit of open files",
-                   SL_KV_I("errno", errno));
-            (void)make_room(p);
-            pause_accepting(p);
-            return;
+            tell_limit(p, errno);
+            if (!make_room(p)) {
+                pause_accepting(p);
+                return;
+            }
         } else if (errno == EAGAIN) {
             return;
         } /* else: that one is gone (ECONNABORTED and the network's own errors, accept(2)) */

@@ -3,6 +3,7 @@ import { test, before, after } from 'node:test';
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import net from 'node:net';
+import { execFileSync } from 'node:child_process';
 import { createHash, createHmac } from 'node:crypto';
 import { startSluice, until, sleep, SECRET } from './lib/sluice.mjs';
 
@@ -221,4 +222,18 @@ test('who may call: the address of the connection is looked at, whatever is sign
   assert.equal((await s.post('/webhook/near', body, signed)).status, 200);
   assert.equal((await s.post('/webhook/near', body)).status, 401);
   assert.equal((await s.post('/webhook/far', body, signed)).status, 401);
+});
+
+test('without descriptors to spare, who waits longest for nothing goes, and requests are answered all the same', async () => {
+  const { pid } = s.gateways[0], limit = soft => execFileSync('prlimit', ['--pid', String(pid), `--nofile=${soft}:`]);
+  const whole = execFileSync('prlimit', ['--pid', String(pid), '--nofile', '--output', 'SOFT', '--noheadings'], { encoding: 'utf8' }).trim();
+  limit(fs.readdirSync(`/proc/${pid}/fd`).length + 40);
+  try {
+    const idle = Array.from({ length: 150 }, (_, i) => (i % 2 ? new Raw() : new Raw().write('GET /livez HT')));
+    await until('many of them were closed', () => idle.filter(c => c.ended).length >= 100);
+    for (let i = 0; i < 5; i++) assert.deepEqual(await new Raw().write(get('/livez', 'Connection: close\r\n')).closed(), [200]);
+    for (const c of idle) c.destroy();
+  } finally {
+    limit(whole);
+  }
 });
