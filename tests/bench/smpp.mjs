@@ -169,7 +169,7 @@ request = function() n = n + 1
 
 // ---- ingest: a signed webhook, verified and durable, then 200 ----
 
-const SECRET = 'an auth token for the bench only', WEBHOOK = 'https://bench.example/sms_http/tw', SIGNED = 120000;
+const SECRET = 'an auth token for the bench only', WEBHOOK = 'https://bench.example/sms_http/tw', SIGNED = Math.max(120000, seconds * 60000); // more than can be answered: a repeat would be dropped, and cost less
 // Twilio's scheme: base64(HMAC-SHA1(token, url + sorted names and values)); each has a MessageSid of its own, 1000 senders take turns.
 function signedRequests(file) {
   const lines = [];
