@@ -18,6 +18,7 @@ int cli_up(int argc, char **argv);
 int cli_replay(int argc, char **argv);
 int cli_record(int argc, char **argv);
 int cli_dead(int argc, char **argv);
+int cli_lane(int argc, char **argv);
 int cli_quarantine(int argc, char **argv);
 int cli_config(int argc, char **argv);
 int cli_child(int argc, char **argv); /* hidden: how `up` starts what must end with it */

@@ -23,6 +23,7 @@ static const struct command commands[] = {
     {"bot", cli_bot, "role: answers from a file of questions and answers"},
     {"dead", cli_dead, "list, show, retry or drop messages that could not be processed"},
 #ifdef CLI_HAS_GATEWAY
+    {"lane", cli_lane, "list or show how delivery stands on each inbox"},
     {"quarantine", cli_quarantine, "list, show or drop mails that could not be read"},
 #endif
 #ifdef CLI_HAS_REPLAY
@@ -43,7 +44,7 @@ static void print_help(FILE *out)
     fputs("usage: sluice COMMAND [options]     (sluice COMMAND --help tells more)\n\n", out);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         if (commands[i].help != NULL)
-            fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
+            fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
     }
 }
 

@@ -397,7 +397,7 @@ static void hold(struct gw_sender *s, bool is_held)
         return;
     s->is_held = is_held;
     sl_log(SL_INFO, "delivery lane", SL_KV("inbox", s->box->inbox.name),
-           SL_KV("is", is_held ? "held" : "not held"));
+           SL_KV("is", is_held ? "held" : "not held"), SL_KV("run", s->d->run));
     if (!s->box->is_closed)
         chan_hold(s->box->inbox.ch, is_held);
 }

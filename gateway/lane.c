@@ -10,9 +10,8 @@
 #define BACK_OFF_MIN_MS 1000 /* full jitter between 1 s and 2^tries s ... */
 #define BACK_OFF_MAX_MS 900000
 #define IDLE_MIN_MS     250 /* the adapter took nothing: not connected, or too much at once */
-#define IDLE_MAX_MS     5000
-#define BREAKER_ROW     10 /* failures of account or transport in a row, ... */
-#define BREAKER_RECENT  20 /* ... or more than half of so many */
+#define BREAKER_ROW     10  /* failures of account or transport in a row, ... */
+#define BREAKER_RECENT  20  /* ... or more than half of so many */
 #define BREAKER_MIN_MS  5000
 #define BREAKER_MAX_MS  300000
 #define ASK_MAX         5 /* queries without an answer, then the outcome stays unknown */
@@ -72,7 +71,11 @@ static void breaker_counts(struct gw_lane_run *t, bool is_bad)
     l->failures = is_bad ? l->failures + 1 : 0;
     l->recent = (l->recent << 1 | (is_bad ? 1 : 0)) & ((1 << BREAKER_RECENT) - 1);
     l->recent_count = l->recent_count < BREAKER_RECENT ? l->recent_count + 1 : BREAKER_RECENT;
-    if (!is_bad) {
+    if (is_bad) { /* for who looks at the lane: operators, and agents whose messages wait behind it */
+        gw_lane_set(&l->error_code, gw_lane_shortened(t->ev->code, 64));
+        gw_lane_set(&l->error_words, gw_lane_shortened(t->ev->text, LANE_WORDS_MAX));
+        l->error_ms = t->now_ms;
+    } else {
         l->breaker = LANE_CLOSED;
         l->breaker_ms = l->idle_ms = 0;
         return;
@@ -229,15 +232,18 @@ static void is_failed(struct gw_lane_run *t, struct gw_lane_pair *p)
     t->lane->retried++;
     if (is_account) { /* the message did nothing wrong: the account waits, and it keeps its tries */
         pause_lane(t, after_ms);
+        gw_lane_tell_waiting(t, x, after_ms);
         gw_lane_go(t, x, SEND_QUEUED);
         gw_lane_line_is_ready(t, p->line, x);
         return;
     }
     x->tries++;
-    if (is_worth_another(t, x))
-        wait_for(t, p, SEND_WAITING, after_ms);
-    else
+    if (!is_worth_another(t, x)) {
         fails(t, p);
+        return;
+    }
+    gw_lane_tell_waiting(t, x, after_ms);
+    wait_for(t, p, SEND_WAITING, after_ms);
 }
 
 static void stays_unknown(struct gw_lane_run *t, struct gw_lane_pair *p, struct gw_send *next)
@@ -291,11 +297,12 @@ static void is_not_begun(struct gw_lane_run *t, struct gw_lane_pair *p, bool was
 {
     struct gw_lane *l = t->lane;
     l->idle_ms = l->idle_ms == 0 ? IDLE_MIN_MS : 2 * l->idle_ms;
-    if (l->idle_ms > IDLE_MAX_MS)
-        l->idle_ms = IDLE_MAX_MS;
+    if (l->idle_ms > LANE_IDLE_MAX_MS)
+        l->idle_ms = LANE_IDLE_MAX_MS;
     if (l->breaker == LANE_PROBING)
         l->breaker = LANE_OPEN;
     pause_lane(t, l->idle_ms);
+    gw_lane_tell_waiting(t, p->send, l->idle_ms);
     gw_lane_go(t, p->send, was_asking ? SEND_ASKING : SEND_QUEUED);
     gw_lane_line_is_ready(t, p->line, p->send);
 }
@@ -502,6 +509,7 @@ static void on_send(struct gw_lane_run *t)
         return;
     }
     l->queued++;
+    gw_lane_tell_waiting(t, x, 0);
     fx_changed(t->fx, line);
     gw_line_push(line, t->ev->number);
     if (line->count == 1)

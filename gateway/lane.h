@@ -14,6 +14,8 @@
  * Rules    SENDING is in the store before the deed is done. A try is known by (send, number of the try): a word on
  *          another one changes nothing. A try whose owner lost the lease is unknown, and the policy decides.
  *          A state never goes backwards. One in flight for each conversation.
+ * People   are told of every end, and once of a message that waits long ("waiting"): LANE_TOLD_MS for a retry, or behind a lane
+ *          that is paused so long, whose breaker is open, or whose adapter takes nothing.
  * Timers   object lane: "go" something may start, "takeover" goes on. A conversation: "retry". A pid: "early" ends.
  *          done.<n>: "sweep". Each counts under its generation only.
  * Source   docs/adr/0007-delivery-lanes.md
@@ -27,17 +29,19 @@ extern const struct part_ops gw_lane_ops;
 extern const struct state_kind gw_lane_kind, gw_line_kind, gw_send_kind, gw_pid_kind, gw_shelf_kind;
 #define LANE_ID SL_STR("lane")
 
-#define LANE_SHELF      64
-#define LANE_LINE_MAX   200     /* messages of one conversation that wait */
-#define LANE_QUEUE_MAX  100000  /* messages that wait, of all; beyond it a message fails */
-#define LANE_KEPT_MAX   1000000 /* ended sends kept for receipts; beyond it the oldest are forgotten early */
-#define LANE_EARLY_MAX  10000   /* receipts whose answer has not come */
-#define LANE_EARLY_MS   600000
-#define LANE_IDS_MAX    32 /* provider's ids of one message */
-#define LANE_DONE_MAX   160
-#define LANE_HALF_TIMES 4 /* what is sent in part is given so many times the deadline for the rest */
-#define LANE_WINDOW_MAX 1000
-#define LANE_START_MAX  16 /* messages that one event starts; more by a timer of 0 ms */
+#define LANE_SHELF       64
+#define LANE_LINE_MAX    200     /* messages of one conversation that wait */
+#define LANE_QUEUE_MAX   100000  /* messages that wait, of all; beyond it a message fails */
+#define LANE_KEPT_MAX    1000000 /* ended sends kept for receipts; beyond it the oldest are forgotten early */
+#define LANE_EARLY_MAX   10000   /* receipts whose answer has not come */
+#define LANE_EARLY_MS    600000
+#define LANE_IDS_MAX     32 /* provider's ids of one message */
+#define LANE_DONE_MAX    160
+#define LANE_TOLD_MS     10000
+#define LANE_IDLE_MAX_MS 5000 /* the longest pause because the adapter took nothing */
+#define LANE_HALF_TIMES  4    /* what is sent in part is given so many times the deadline for the rest */
+#define LANE_WINDOW_MAX  1000
+#define LANE_START_MAX   16 /* messages that one event starts; more by a timer of 0 ms */
 
 enum gw_lane_policy { LANE_AT_MOST_ONCE, LANE_AT_LEAST_ONCE, LANE_IDEMPOTENT, LANE_QUERYABLE };
 enum gw_lane_breaker { LANE_CLOSED, LANE_OPEN, LANE_PROBING };
@@ -83,7 +87,8 @@ enum gw_lane_breaker { LANE_CLOSED, LANE_OPEN, LANE_PROBING };
     X(failed)                                                                                                \
     X(unknown)                                                                                               \
     X(retried)                                                                                               \
-    X(early_lost)
+    X(early_lost)                                                                                            \
+    X(error_ms) /* when the last error of account or transport came */
 
 /* clang-format on */
 struct gw_flying {
@@ -95,7 +100,8 @@ struct gw_lane {
 #define X(member) int64_t member;
     LANE_INTS(X)
 #undef X
-    char *hash; /* of the limits */
+    char *hash;                     /* of the limits */
+    char *error_code, *error_words; /* of account or transport, the last one; NULL: none */
     size_t flying_count, flying_cap;
     struct gw_flying *flying;
 };
@@ -138,7 +144,8 @@ const char *gw_send_state_name(enum gw_send_state state);
     X(delivered)                                                                                             \
     X(read)    /* of them */                                                                                 \
     X(before)  /* bytes of remote that belong to the parts before this one */                                \
-    X(is_lost) /* a receipt said that a part failed */
+    X(is_lost) /* a receipt said that a part failed */                                                       \
+    X(is_told) /* people were told that it waits */
 #define LANE_SEND_STRINGS(X)                                                                                 \
     X(id)                                                                                                    \
     X(addr)                                                                                                  \

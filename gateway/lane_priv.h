@@ -74,6 +74,8 @@ bool gw_lane_load(struct gw_lane_run *t);
 /* A message that is known takes another state; one that people see is told to the conversation. */
 void gw_lane_go(struct gw_lane_run *t, struct gw_send *x, enum gw_send_state to);
 void gw_lane_tell(struct gw_lane_run *t, const struct gw_send *x);
+/* Once, and only when it waits long: after_ms from now, or behind a lane that stands. */
+void gw_lane_tell_waiting(struct gw_lane_run *t, struct gw_send *x, int64_t after_ms);
 void gw_lane_because(struct gw_send *x, struct sl_str code, struct sl_str words);
 void gw_lane_keep(struct gw_lane_run *t, const struct gw_send *x); /* for receipts that come later */
 void gw_lane_drop_content(struct gw_send *x);

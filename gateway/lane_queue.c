@@ -58,7 +58,8 @@ void gw_lane_line_is_ready(struct gw_lane_run *t, struct gw_line *line, const st
 
 /* ---- outcomes ---- */
 
-void gw_lane_tell(struct gw_lane_run *t, const struct gw_send *x)
+static void tell(struct gw_lane_run *t, const struct gw_send *x, const char *state, struct sl_str code,
+                 struct sl_str words)
 {
     struct sl_str conv = gw_lane_conv_of(sl_str_c(x->s.id));
     char tag[KEY_TAG_MAX_BYTES];
@@ -70,9 +71,32 @@ void gw_lane_tell(struct gw_lane_run *t, const struct gw_send *x)
                             .conv = conv,
                             .id = gw_lane_str(x->id),
                             .number = gw_lane_number_of(x),
-                            .reason = sl_str_c(gw_send_state_name(x->state)),
-                            .code = gw_lane_str(x->code),
-                            .text = gw_lane_str(x->words)});
+                            .reason = sl_str_c(state),
+                            .code = code,
+                            .text = words});
+}
+
+void gw_lane_tell(struct gw_lane_run *t, const struct gw_send *x)
+{
+    tell(t, x, gw_send_state_name(x->state), gw_lane_str(x->code), gw_lane_str(x->words));
+}
+
+void gw_lane_tell_waiting(struct gw_lane_run *t, struct gw_send *x, int64_t after_ms)
+{
+    const struct gw_lane *l = t->lane;
+    bool is_down = l->idle_ms >= LANE_IDLE_MAX_MS;
+    int64_t pause_ms = l->pause_ms - t->now_ms;
+    after_ms = pause_ms > after_ms ? pause_ms : after_ms;
+    if (x->is_told || (after_ms < LANE_TOLD_MS && l->breaker == LANE_CLOSED && !is_down))
+        return;
+    x->is_told = 1;
+    fx_changed(t->fx, x);
+    if (x->words != NULL || x->code != NULL)
+        tell(t, x, "waiting", gw_lane_str(x->code), gw_lane_str(x->words));
+    else if (is_down)
+        tell(t, x, "waiting", SL_STR("not_connected"), SL_STR_NONE);
+    else
+        tell(t, x, "waiting", gw_lane_str(l->error_code), gw_lane_str(l->error_words));
 }
 
 void gw_lane_because(struct gw_send *x, struct sl_str code, struct sl_str words)

@@ -118,6 +118,8 @@ static sl_err lane_decode(struct state *s, struct sl_str json)
         return SL_EINVAL;
     read_ints(root, l, lane_ints, COUNT(lane_ints));
     gw_lane_set(&l->hash, sl_json_get_str(root, "hash"));
+    gw_lane_set(&l->error_code, sl_json_get_str(root, "error_code"));
+    gw_lane_set(&l->error_words, sl_json_get_str(root, "error_words"));
     const json_t *flying = json_object_get(root, "flying"); /* borrowed */
     for (size_t i = 0; i + 1 < json_array_size(flying); i += 2) {
         const json_t *conv = json_array_get(flying, i), *epoch = json_array_get(flying, i + 1);
@@ -136,6 +138,10 @@ static void lane_encode(const struct state *s, struct sl_buf *out)
     write_ints(&j, l, lane_ints, COUNT(lane_ints));
     if (l->hash != NULL)
         sl_json_c(&j, "hash", l->hash);
+    if (l->error_code != NULL)
+        sl_json_c(&j, "error_code", l->error_code);
+    if (l->error_words != NULL)
+        sl_json_c(&j, "error_words", l->error_words);
     if (l->flying_count > 0) {
         sl_json_open(&j, "flying", '[');
         for (size_t i = 0; i < l->flying_count; i++) {
@@ -154,6 +160,8 @@ static void lane_fini(struct state *s)
         free(l->flying[i].conv);
     free(l->flying);
     free(l->hash);
+    free(l->error_code);
+    free(l->error_words);
 }
 
 const struct state_kind gw_lane_kind = {.prefix = "lane",

@@ -519,6 +519,8 @@ static const struct {
      "The channel allows no more messages until the customer writes again."},
     {"unknown", "无法确认是否已发出。", "Nobody can say whether it was sent."},
     {"queue_full", "待发送的消息过多。", "Too many messages wait to be sent."},
+    {"not_connected", "渠道未连接，连接恢复后自动发送。",
+     "The channel is not connected; it is sent when the connection is back."},
     {"too_late", "等待过久，没有发送。", "It waited too long and was not sent."},
     {"dead", "消息无法处理，没有发送。", "The message could not be processed."},
     {"nothing_to_send", "该渠道无法显示这种消息。", "This channel cannot show such a message."},

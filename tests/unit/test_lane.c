@@ -541,7 +541,8 @@ static void test_not_begun_costs_no_try_and_waits_longer_each_time(void **state)
     send_text(b, 0, 1, "a", 0);
     for (size_t i = 0; i < 8; i++) {
         settle(b, &b->deed[i], "not_begun", "", "", 0);
-        assert_string_equal(told(b), "");
+        assert_string_equal(told(b),
+                            i < 5 ? "" : "waiting"); /* 250 ms, 500 ms ... 5 s: nothing is there to take it */
         while (b->deeds == i + 1)
             assert_true(stage_fire(b->s));
     }
@@ -550,6 +551,54 @@ static void test_not_begun_costs_no_try_and_waits_longer_each_time(void **state)
     assert_int_equal(b->deeds, 10);
     settle(b, &b->deed[9], "sent", "p", "", 0);
     assert_string_equal(told(b), "sent");
+    bench_free(b);
+}
+
+static const struct event *last_told(struct bench *b)
+{
+    const struct event *ev = stage_fact(b->s, EVENT_OUTCOME);
+    assert_non_null(ev);
+    return ev;
+}
+
+/* People are told once why nothing happens; a short wait is no news. */
+static void test_people_hear_of_a_long_wait(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new(LIMITS(0));
+    send_text(b, 0, 1, "a", 0);
+    settle(b, &b->deed[0], "failed", "", "retry,account", 3000);
+    assert_string_equal(told(b), "");
+    fire_until(b, 2);
+    settle(b, &b->deed[1], "failed", "", "retry,account", 60000);
+    assert_string_equal(told(b), "waiting");
+    assert_bytes(last_told(b)->code, "c");
+    assert_bytes(last_told(b)->text, "words");
+    stage_forget(b->s);
+    send_text(b, 1, 1, "behind it", 0); /* what waits behind the account hears the same */
+    assert_string_equal(told(b), "waiting");
+    assert_bytes(last_told(b)->text, "words");
+    stage_forget(b->s);
+    fire_until(b, 3);
+    settle(b, &b->deed[2], "failed", "", "retry,account", 60000);
+    assert_string_equal(told(b), ""); /* once */
+    assert_string_equal(lane_of(b)->error_words, "words");
+    assert_int_equal(lane_of(b)->error_ms, b->s->now_ms);
+    bench_free(b);
+}
+
+static void test_what_waits_behind_an_open_breaker_is_said(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new("{\"window\":20,\"tries\":3}");
+    for (unsigned i = 0; i < 10; i++) {
+        send_text(b, 0, i + 1, "x", 0);
+        settle(b, &b->deed[i], "unknown", "", "", 0);
+    }
+    assert_int_equal(lane_of(b)->breaker, LANE_OPEN);
+    stage_forget(b->s);
+    send_text(b, 1, 1, "y", 0);
+    assert_string_equal(told(b), "waiting");
     bench_free(b);
 }
 
@@ -656,7 +705,7 @@ struct model_send {
     bool is_in_doubt;  /* a try of it may have been sent, and nobody knew */
     unsigned accepted; /* times, by key */
     int told;          /* rank of the last outcome; 0 none */
-    bool has_ended;
+    bool has_ended, is_told_waiting;
 };
 struct random_world {
     struct bench b; /* first: on_deed's argument is this */
@@ -730,6 +779,17 @@ static int rank_of_word(struct sl_str word)
     return 0;
 }
 
+/* Said once, and never of what has ended. */
+static void judge_waiting(struct random_world *w, const struct event *ev)
+{
+    char id[80];
+    (void)snprintf(id, sizeof id, "%.*s/%lld", (int)ev->conv.len, ev->conv.ptr, (long long)ev->number);
+    struct model_send *x = &w->send[send_of(w, id)];
+    assert_int_equal(x->told, 0);
+    assert_false(x->is_told_waiting);
+    x->is_told_waiting = true;
+}
+
 /* Outcomes go forward only, and none says sent of what the provider has not. */
 static void judge_outcomes(struct random_world *w)
 {
@@ -737,6 +797,10 @@ static void judge_outcomes(struct random_world *w)
         const struct event *ev = &w->b.s->facts[i].ev;
         if (ev->type != EVENT_OUTCOME)
             continue;
+        if (sl_str_eq_c(ev->reason, "waiting")) {
+            judge_waiting(w, ev);
+            continue;
+        }
         char id[80];
         (void)snprintf(id, sizeof id, "%.*s/%lld", (int)ev->conv.len, ev->conv.ptr, (long long)ev->number);
         struct model_send *x = &w->send[send_of(w, id)];
@@ -934,6 +998,8 @@ int main(void)
         cmocka_unit_test(test_word_that_stood_in_the_log_before_the_takeover_counts),
         cmocka_unit_test(test_receipt_before_the_answer_waits_for_it),
         cmocka_unit_test(test_several_ids_are_delivered_when_all_are_and_failed_when_one_is),
+        cmocka_unit_test(test_people_hear_of_a_long_wait),
+        cmocka_unit_test(test_what_waits_behind_an_open_breaker_is_said),
         cmocka_unit_test(test_parts_go_one_after_another),
         cmocka_unit_test(test_a_throttled_part_is_tried_again_from_there),
         cmocka_unit_test(test_what_ends_half_sent_says_so),
