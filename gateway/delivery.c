@@ -1,72 +1,17 @@
-/* gateway/delivery.c - who owns which lane, jobs on their way to adapters, and their words on the way back. */
-#include "gateway/delivery.h"
+/* gateway/delivery.c - jobs on their way to adapters, and their words on the way back. */
+#include "gateway/delivery_priv.h"
 
-#include "gateway/gateway_priv.h"
 #include "gateway/lane.h"
 
-#include "base/crypto.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "base/metrics.h"
-#include "base/ulid.h"
-#include "bus/partition.h"
-#include "proto/fit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SURVEY_MS    500
-#define TAIL_COUNT   128
-#define CACHE_MAX    20000
-#define REPEAT_MS    200    /* a word that is not known to stand in the log is appended again */
-#define JOB_MS       120000 /* an adapter that has not settled a job by now: unknown */
-#define JOBS_MAX     (2 * LANE_WINDOW_MAX)
-#define HISTORY_KEEP 1 /* a lane has none */
-
-struct chan_job {
-    struct chan_job *next, *before;
-    struct gw_sender *sender;
-    char *id; /* of the send */
-    int64_t part, parts, attempt, epoch;
-    bool is_out;  /* the adapter has it: its memory stays until it settles */
-    bool is_told; /* word holds what became of it */
-    bool is_appending;
-    bool is_renewed;       /* a better word came while one was on its way */
-    struct event word;     /* its strings are owned */
-    struct sl_timer timer; /* JOB_MS, or REPEAT_MS */
-};
-
-struct gw_sender {
-    struct gw_delivery *d;
-    struct gw_box *box;
-    char tag[KEY_TAG_MAX_BYTES];
-    struct key in;
-    struct part *part;
-    char *limits; /* JSON for the lane */
-    char hash[17], fit_word[FIT_LIMITS_BYTES];
-    bool is_free, is_held;
-    bool is_limits_told, is_telling, is_alarmed;
-    struct chan_job *jobs;
-    size_t job_count;
-    struct sl_metric *queued, *flying, *unknown, *early, *breaker, *kept;
-};
-
-struct gw_delivery {
-    struct gw *gw;
-    char run[SL_ULID_LEN + 1];
-    struct bus_tail *tail;
-    struct bus_args args;
-    struct gw_sender **senders;
-    size_t count;
-    int64_t store_now_ms;
-    uint64_t lease_ms; /* after kill -9 another gateway holds the lane within lease + survey */
-    struct sl_timer survey;
-    bool is_surveying, is_stopping, is_freed;
-    unsigned in_flight; /* callbacks still to come */
-    struct fit fit;
-};
-
-static void tell_limits(struct gw_sender *s);
+#define REPEAT_MS 200    /* a word that is not known to stand in the log is appended again */
+#define JOB_MS    120000 /* an adapter that has not settled a job by now: unknown */
+#define JOBS_MAX  (2 * LANE_WINDOW_MAX)
 
 /* ---- calls that may outlive the delivery ---- */
 
@@ -95,8 +40,8 @@ static void on_reply(void *arg, sl_err err, const struct bus_value *v, const str
         delivery_finish(call.d);
 }
 
-static bool ask(struct gw_delivery *d,
-                void (*fn)(struct gw_delivery *, void *, sl_err, const struct bus_value *), void *arg)
+bool gw_delivery_ask(struct gw_delivery *d,
+                     void (*fn)(struct gw_delivery *, void *, sl_err, const struct bus_value *), void *arg)
 {
     struct call *call = sl_alloc(sizeof *call);
     *call = (struct call){d, arg, fn};
@@ -157,8 +102,11 @@ static void on_word_appended(struct gw_delivery *d, void *arg, sl_err err, const
     }
     free_word(&job->word);
     job->is_told = false;
-    if (!job->is_out)
-        job_free(job);
+    if (job->is_out)
+        return;
+    struct gw_sender *s = job->sender;
+    job_free(job);
+    gw_delivery_go_if_done(s);
 }
 
 static void job_append(struct chan_job *job)
@@ -175,7 +123,7 @@ static void job_append(struct chan_job *job)
     for (size_t i = 0; i < fields.count; i++)
         bus_args_str(&d->args, fields.item[i]);
     sl_kill_point("lane.before_append_settled");
-    job->is_appending = ask(d, on_word_appended, job);
+    job->is_appending = gw_delivery_ask(d, on_word_appended, job);
     if (!job->is_appending)
         sl_timer_start(&job->timer, REPEAT_MS);
 }
@@ -289,7 +237,7 @@ static void write_link(void *arg, struct sl_str id, struct sl_str name, struct s
         gw_host.media_link(ch, id, name, out);
 }
 
-static struct fit_limits limits_for(struct chan *ch)
+struct fit_limits gw_delivery_fit_limits(struct chan *ch)
 {
     struct chan_limits l;
     chan_limits(ch, &l);
@@ -352,7 +300,7 @@ static void give(struct gw_sender *s, struct chan_job *job, const struct event *
 
 static void send_part(struct gw_sender *s, struct chan_job *job, const struct event *deed)
 {
-    struct fit_limits limits = limits_for(s->box->inbox.ch);
+    struct fit_limits limits = gw_delivery_fit_limits(s->box->inbox.ch);
     struct msg m = message_of(s, deed);
     struct sl_fail why = {.text = ""};
     struct fit *fit = &s->d->fit;
@@ -373,7 +321,7 @@ static void send_part(struct gw_sender *s, struct chan_job *job, const struct ev
     }
 }
 
-static void on_deed(void *arg, struct part *p, const struct event *deed)
+void gw_delivery_on_deed(void *arg, struct part *p, const struct event *deed)
 {
     struct gw_sender *s = arg;
     if (s->job_count >= JOBS_MAX) {
@@ -382,318 +330,12 @@ static void on_deed(void *arg, struct part *p, const struct event *deed)
         return;
     }
     struct chan_job *job = job_new(s, deed);
-    if (s->d->is_stopping || !part_is_leased(p) ||
+    s->moved_mono_ms = sl_loop_mono_ms(s->d->gw->loop);
+    if (s->d->is_stopping || s->is_leaving || !part_is_leased(p) ||
         (!sl_mutant("lane-forget-epoch") && part_epoch(p) != deed->control))
         not_begun(job);
     else
         send_part(s, job, deed);
-}
-
-/* ---- ownership ---- */
-
-static void hold(struct gw_sender *s, bool is_held)
-{
-    if (s->is_held == is_held)
-        return;
-    s->is_held = is_held;
-    sl_log(SL_INFO, "delivery lane", SL_KV("inbox", s->box->inbox.name),
-           SL_KV("is", is_held ? "held" : "not held"), SL_KV("run", s->d->run));
-    if (!s->box->is_closed)
-        chan_hold(s->box->inbox.ch, is_held);
-}
-
-static void on_part_changed(void *arg, struct part *p, enum part_state now, const struct sl_fail *why)
-{
-    struct gw_sender *s = arg;
-    (void)p;
-    if (now == PART_LOST && s->is_held)
-        sl_log(SL_WARN, "a delivery lane was lost", SL_KV("inbox", s->box->inbox.name), SL_KV_FAIL(why));
-    s->is_limits_told = s->is_telling = false;
-    hold(s, now == PART_RUNNING);
-    tell_limits(s);
-}
-
-static void on_part_appended(void *arg, struct part *p, sl_err err)
-{
-    struct gw_sender *s = arg;
-    (void)p;
-    s->is_telling = false;
-    s->is_limits_told = s->is_limits_told && err == SL_OK;
-}
-
-/* The owner's first word: limits, and a step under its own lease epoch. Told again at the next survey when it failed. */
-static void tell_limits(struct gw_sender *s)
-{
-    if (s->part == NULL || part_state_now(s->part) != PART_RUNNING || s->is_limits_told || s->is_telling)
-        return;
-    const struct event ev = {.type = EVENT_LANE, .hash = sl_str_c(s->hash), .data = sl_str_c(s->limits)};
-    s->is_telling = s->is_limits_told = part_append(s->part, &ev) == SL_OK;
-}
-
-static bool is_held_or_coming(const struct gw_sender *s)
-{
-    if (s->part == NULL)
-        return false;
-    enum part_state now = part_state_now(s->part);
-    return now != PART_IDLE && now != PART_LOST;
-}
-
-static void acquire(struct gw_sender *s)
-{
-    if (s->part == NULL) {
-        const struct part_config cfg = {.bus = s->d->gw->bus,
-                                        .tail = s->d->tail,
-                                        .run = sl_str_c(s->d->run),
-                                        .lease_ms = s->d->lease_ms,
-                                        .history_keep = HISTORY_KEEP,
-                                        .cache_max = CACHE_MAX};
-        const struct part_events events = {
-            .changed = on_part_changed, .appended = on_part_appended, .deed = on_deed};
-        s->part = part_new(&cfg, s->tag, &gw_lane_ops, &events, s);
-    }
-    s->is_free = false;
-    part_acquire(s->part);
-}
-
-static void survey_end(struct gw_delivery *d)
-{
-    d->is_surveying = false;
-    if (!d->is_stopping)
-        sl_timer_start(&d->survey, SURVEY_MS);
-}
-
-/* While the breaker is not closed a person should look: the account or the way to its provider is broken. */
-static void alarm_of_breaker(struct gw_sender *s, const struct gw_lane *l)
-{
-    bool is_on = l != NULL && l->breaker != LANE_CLOSED;
-    if (is_on == s->is_alarmed || s->box->is_closed)
-        return;
-    s->is_alarmed = is_on;
-    gw_host.alarm(s->box->inbox.ch, "send_breaker", is_on,
-                  "many messages in a row failed: sending pauses, and one message at a time tries again");
-}
-
-static void write_gauges(struct gw_sender *s)
-{
-    const struct gw_lane *l = s->part != NULL ? part_peek(s->part, &gw_lane_kind, LANE_ID) : NULL;
-    alarm_of_breaker(s, l);
-    sl_gauge_set(s->queued, l != NULL ? l->queued : 0);
-    sl_gauge_set(s->flying, l != NULL ? (int64_t)l->flying_count : 0);
-    sl_gauge_set(s->unknown, l != NULL ? l->unknown : 0);
-    sl_gauge_set(s->early, l != NULL ? l->early : 0);
-    sl_gauge_set(s->breaker, l != NULL ? l->breaker : 0);
-    sl_gauge_set(s->kept, l != NULL ? l->kept : 0);
-}
-
-static void on_survey_done(struct gw_delivery *d, void *arg, sl_err err, const struct bus_value *v)
-{
-    (void)arg;
-    (void)v;
-    for (size_t i = 0; i < d->count; i++) {
-        struct gw_sender *s = d->senders[i];
-        if (err == SL_OK && s->is_free && !d->is_stopping && !is_held_or_coming(s))
-            acquire(s);
-        tell_limits(s);
-        write_gauges(s);
-    }
-    survey_end(d);
-}
-
-static void on_lease_read(struct gw_delivery *d, void *arg, sl_err err, const struct bus_value *v)
-{
-    struct gw_sender *s = arg;
-    struct sl_str run = bus_value_str(bus_value_at(v, 0));
-    int64_t until = bus_value_int(bus_value_at(v, 1));
-    s->is_free = err == SL_OK && (run.len == 0 || until <= d->store_now_ms || sl_str_eq_c(run, d->run));
-}
-
-static void read_leases(struct gw_delivery *d)
-{
-    for (size_t i = 0; i < d->count; i++) {
-        struct gw_sender *s = d->senders[i];
-        s->is_free = false;
-        if (is_held_or_coming(s))
-            continue;
-        struct key meta = key_meta(s->tag);
-        bus_args_clear(&d->args);
-        bus_args_c(&d->args, "HMGET");
-        bus_args_key(&d->args, &meta);
-        bus_args_c(&d->args, "run");
-        bus_args_c(&d->args, "until");
-        (void)ask(d, on_lease_read, s);
-    }
-    bus_args_clear(&d->args);
-    bus_args_c(&d->args, "PING");
-    if (!ask(d, on_survey_done, NULL))
-        survey_end(d);
-}
-
-static void on_registered(struct gw_delivery *d, void *arg, sl_err err, const struct bus_value *v)
-{
-    (void)arg;
-    (void)v;
-    if (err == SL_OK)
-        read_leases(d);
-    else
-        survey_end(d);
-}
-
-static void on_time(struct gw_delivery *d, void *arg, sl_err err, const struct bus_value *v)
-{
-    (void)arg;
-    if (err != SL_OK) {
-        survey_end(d);
-        return;
-    }
-    d->store_now_ms = bus_value_int(bus_value_at(v, 0)) * 1000 + bus_value_int(bus_value_at(v, 1)) / 1000;
-    bus_args_clear(&d->args);
-    bus_args_c(&d->args, "SADD");
-    bus_args_c(&d->args, KEY_EXTRA);
-    for (size_t i = 0; i < d->count; i++)
-        bus_args_c(&d->args, d->senders[i]->tag);
-    if (!ask(d, on_registered, NULL))
-        survey_end(d);
-}
-
-static void on_survey(void *arg)
-{
-    struct gw_delivery *d = arg;
-    if (d->is_surveying || d->is_stopping || d->count == 0)
-        return;
-    if (!bus_is_ready(d->gw->bus)) {
-        sl_timer_start(&d->survey, SURVEY_MS / 5);
-        return;
-    }
-    if (d->tail == NULL)
-        d->tail = bus_tail_open(d->gw->bus, TAIL_COUNT, part_on_entries, NULL);
-    d->is_surveying = true;
-    bus_args_clear(&d->args);
-    bus_args_c(&d->args, "TIME");
-    if (!ask(d, on_time, NULL))
-        survey_end(d);
-}
-
-/* ---- limits ---- */
-
-static const char *const policies[] = {"at_most_once", "at_least_once", "idempotent", "queryable"};
-
-static sl_err policy_of(const struct chan *ch, const struct sl_config *cfg, int *out, struct sl_fail *why)
-{
-    struct chan_limits limits;
-    char key[CHAN_KEY_MAX];
-    chan_limits(ch, &limits);
-    chan_key(ch, "unknown", key);
-    const char *word = sl_config_str(cfg, key);
-    *out = (int)limits.unknown;
-    for (int i = 0; word[0] != '\0'; i++) {
-        if (i == 4)
-            return sl_fail_set(why, SL_EINVAL, 0,
-                               "%s: expected at_most_once, at_least_once, idempotent or queryable", key);
-        if (strcmp(word, policies[i]) == 0) {
-            *out = i;
-            break;
-        }
-    }
-    if (*out == LANE_QUERYABLE && chan_ops_of(ch)->query == NULL)
-        return sl_fail_set(why, SL_EINVAL, 0, "%s: the channel %s cannot be asked what became of a message",
-                           key, chan_ops_of(ch)->name);
-    return SL_OK;
-}
-
-sl_err gw_delivery_check(const struct chan *ch, const struct sl_config *cfg, struct sl_fail *why)
-{
-    int policy;
-    if (!(chan_ops_of(ch)->caps & CHAN_CAP_SEND))
-        return SL_OK;
-    if (strlen(chan_inbox(ch)) > KEY_LANE_INBOX_MAX_BYTES)
-        return sl_fail_set(why, SL_EINVAL, 0, "inboxes.%s: the name has more than %d bytes", chan_inbox(ch),
-                           KEY_LANE_INBOX_MAX_BYTES);
-    return policy_of(ch, cfg, &policy, why);
-}
-
-static int64_t setting(const struct chan *ch, const struct sl_config *cfg, const char *name,
-                       int64_t otherwise)
-{
-    char key[CHAN_KEY_MAX];
-    chan_key(ch, name, key);
-    int64_t n = sl_config_int(cfg, key);
-    return n != 0 ? n : otherwise;
-}
-
-/* For conversations whose channel counts sends: what this inbox makes of a message. */
-static void write_fit_word(struct gw_sender *s)
-{
-    static const char nobody[] = "0000000000000000000000000000000000000000000000000000000000000000";
-    struct fit_limits l = limits_for(s->box->inbox.ch);
-    struct sl_buf link;
-    sl_buf_init(&link, FIT_LINK_MAX_BYTES);
-    write_link(s->box->inbox.ch, sl_str_c(nobody), SL_STR("x"), &link);
-    fit_limits_write(&l, link.len > 0 && !link.overflow ? link.len - 1 : 0, s->fit_word);
-    sl_buf_fini(&link);
-}
-
-struct sl_str gw_delivery_fit_word(const struct gw_sender *s)
-{
-    return sl_str_c(s->fit_word);
-}
-
-static void write_limits(struct gw_sender *s, const struct sl_config *cfg)
-{
-    const struct chan *ch = s->box->inbox.ch;
-    struct chan_limits limits;
-    struct sl_fail why;
-    struct sl_buf out;
-    struct sl_json j;
-    unsigned char digest[32];
-    char hex[65];
-    int policy = LANE_AT_MOST_ONCE;
-    chan_limits(ch, &limits);
-    if (policy_of(ch, cfg, &policy, &why) != SL_OK) /* on reload only: at start it was checked */
-        sl_log(SL_ERROR, "reload: outcomes that are unknown stay so", SL_KV_FAIL(&why));
-    write_fit_word(s);
-    int64_t rate = setting(ch, cfg, "send_rate", limits.rate_per_s);
-    int64_t window = setting(ch, cfg, "send_window", limits.window > 0 ? limits.window : 10);
-    sl_buf_init(&out, 0);
-    sl_json_begin(&j, &out);
-    sl_json_open(&j, NULL, '{');
-    sl_json_int(&j, "policy", policy);
-    sl_json_int(&j, "rate", rate);
-    sl_json_int(&j, "burst", setting(ch, cfg, "send_burst", rate > 0 ? rate : 1));
-    sl_json_int(&j, "window", window < LANE_WINDOW_MAX ? window : LANE_WINDOW_MAX);
-    sl_json_int(&j, "tries", setting(ch, cfg, "send_tries", 5));
-    sl_json_int(&j, "deadline_ms", setting(ch, cfg, "send_deadline", 3600000));
-    sl_json_int(&j, "grace_ms", setting(ch, cfg, "send_grace", 0));
-    sl_json_int(&j, "keep_ms", setting(ch, cfg, "send_keep", 259200000));
-    sl_json_close(&j, '}');
-    free(s->limits);
-    s->limits = sl_str_dup(sl_buf_view(&out));
-    sl_sha256(sl_buf_view(&out), digest);
-    sl_hex(hex, digest, sizeof digest);
-    memcpy(s->hash, hex, 16);
-    sl_buf_fini(&out);
-}
-
-static struct sl_metric *gauge_of(const struct gw_sender *s, const char *name, const char *help, int64_t max)
-{
-    char labels[MSG_ID_MAX_BYTES + 16];
-    (void)snprintf(labels, sizeof labels, "inbox=\"%s\"", s->box->inbox.name);
-    struct sl_metric *m = sl_gauge(name, labels, help);
-    if (max > 0)
-        sl_gauge_max(m, max);
-    return m;
-}
-
-static void make_gauges(struct gw_sender *s)
-{
-    s->queued = gauge_of(s, "sluice_lane_queued", "messages that have not ended", LANE_QUEUE_MAX);
-    s->flying =
-        gauge_of(s, "sluice_lane_in_flight", "messages whose provider has not answered", LANE_WINDOW_MAX);
-    s->unknown =
-        gauge_of(s, "sluice_lane_unknown", "messages of which nobody can say whether they were sent", 0);
-    s->early =
-        gauge_of(s, "sluice_lane_early_receipts", "receipts whose answer has not come", LANE_EARLY_MAX);
-    s->breaker = gauge_of(s, "sluice_lane_breaker", "0 closed, 1 open, 2 one message is tried", 0);
-    s->kept = gauge_of(s, "sluice_lane_kept", "sent messages that wait for receipts", LANE_KEPT_MAX);
 }
 
 /* ---- life ---- */
@@ -713,11 +355,13 @@ void gw_delivery_add(struct gw_delivery *d, struct gw_box *box, const struct sl_
         box->sender = s;
         d->senders = sl_realloc(d->senders, (d->count + 1) * sizeof(struct gw_sender *));
         d->senders[d->count++] = s;
-        make_gauges(s);
+        s->moved_mono_ms = sl_loop_mono_ms(d->gw->loop);
+        gw_delivery_make_gauges(s);
+        gw_delivery_make_group(d);
     }
-    write_limits(s, cfg);
+    gw_delivery_write_limits(s, cfg);
     s->is_limits_told = false;
-    tell_limits(s);
+    gw_delivery_tell_limits(s);
     if (d->count == 1 && !d->is_surveying)
         sl_timer_start(&d->survey, 0);
 }
@@ -729,18 +373,20 @@ struct gw_delivery *gw_delivery_new(struct gw *gw)
     sl_ulid_new(d->run, sl_loop_unix_ms(gw->loop));
     bus_args_init(&d->args);
     fit_init(&d->fit);
-    sl_timer_init(&d->survey, gw->loop, on_survey, d);
+    sl_timer_init(&d->survey, gw->loop, gw_delivery_on_survey, d);
     return d;
 }
 
 void gw_delivery_wake(struct gw_sender *s)
 {
     s->is_limits_told = false;
-    tell_limits(s);
+    gw_delivery_tell_limits(s);
 }
 
 void gw_delivery_stop(struct gw_delivery *d)
 {
+    if (!d->is_stopping)
+        gw_delivery_leave(d);
     d->is_stopping = true;
     sl_timer_stop(&d->survey);
 }
@@ -764,7 +410,7 @@ bool gw_delivery_is_idle(const struct gw_delivery *d)
 bool gw_delivery_is_released(const struct gw_delivery *d)
 {
     for (size_t i = 0; i < d->count; i++)
-        if (is_held_or_coming(d->senders[i]))
+        if (gw_delivery_is_held(d->senders[i]))
             return false;
     return true;
 }

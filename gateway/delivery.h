@@ -1,6 +1,7 @@
 /* gateway/delivery.h - the delivery lanes of this process: owns partitions {send:<inbox>} and does what they say.
  *
- * What     every gateway that has an inbox configured may own its lane; one does, by the lease of its partition. A deed of
+ * What     every gateway that has an inbox configured may own its lane; one does, by the lease of its partition. Gateways with
+ *          the same inboxes share the lanes evenly. A deed of
  *          the lane (gateway/lane.h) becomes a job of the adapter; the adapter's word is appended to the lane's own log
  *          until it is known to stand there. Twice does no harm: a try is known by its number.
  * Order    SENDING is committed before the job is given; when the lease may have run out meanwhile, the job is not given.
@@ -74,6 +75,9 @@ void gw_delivery_add(struct gw_delivery *d, struct gw_box *box, const struct sl_
 struct sl_str gw_delivery_fit_word(const struct gw_sender *s); /* fit_limits_write() of its inbox */
 void gw_delivery_settled(struct chan_job *job, const struct chan_result *r);
 void gw_delivery_wake(struct gw_sender *s); /* the adapter is up: what it refused may begin */
+const char *gw_delivery_tag(const struct gw_delivery *d, size_t i); /* of the lanes; NULL behind the last */
+/* A lane that we own has ready messages, nothing in the way, and begins none: words say which. */
+bool gw_delivery_stands(const struct gw_delivery *d, char *words, size_t size);
 void gw_delivery_stop(struct gw_delivery *d);
 void gw_delivery_release(struct gw_delivery *d);
 bool gw_delivery_is_idle(const struct gw_delivery *d);     /* no job is out, every word is in its log */

@@ -14,11 +14,12 @@ struct gw_health {
     uint64_t looked_mono_ms; /* 0: never */
     bool is_looking, has_failed;
     unsigned pending, stuck;
+    char lane[KEY_LANE_INBOX_MAX_BYTES + 1]; /* whose log waits; "": none */
     uint64_t oldest_ms;
     struct chan_request *waiting[WAITING_MAX];
     size_t waiting_count;
     bool is_ready;
-    char words[160];
+    char words[240];
 };
 
 struct look {
@@ -82,7 +83,7 @@ static void conclude(struct gw_health *h, bool is_ready, const char *words)
 
 static void look_done(struct gw_health *h)
 {
-    char words[160];
+    char words[240];
     if (--h->pending > 0)
         return;
     if (h->has_failed) {
@@ -92,14 +93,31 @@ static void look_done(struct gw_health *h)
                        "%u partitions have an event that waits to be processed, the oldest for %llu ms",
                        h->stuck, (unsigned long long)h->oldest_ms);
         conclude(h, false, words);
+    } else if (h->lane[0] != '\0') {
+        (void)snprintf(words, sizeof words,
+                       "the delivery lane of inbox %s has an event that nobody processed for %llu ms",
+                       h->lane, (unsigned long long)h->oldest_ms);
+        conclude(h, false, words);
+    } else if (gw_delivery_stands(h->gw->delivery, words, sizeof words)) {
+        conclude(h, false, words);
     } else {
         conclude(h, true, "");
     }
 }
 
+static void note_stuck(struct gw_health *h, const char *tag, uint64_t age_ms)
+{
+    bool is_lane = strncmp(tag, KEY_LANE_PREFIX, sizeof KEY_LANE_PREFIX - 1) == 0;
+    if (is_lane)
+        (void)snprintf(h->lane, sizeof h->lane, "%s", tag + sizeof KEY_LANE_PREFIX - 1);
+    h->stuck += !is_lane;
+    h->oldest_ms = age_ms > h->oldest_ms ? age_ms : h->oldest_ms;
+}
+
 static void on_first_pending(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why)
 {
-    struct gw_health *h = arg;
+    struct look *l = arg;
+    struct gw_health *h = l->h;
     (void)why;
     if (err != SL_OK)
         h->has_failed = true;
@@ -108,11 +126,9 @@ static void on_first_pending(void *arg, sl_err err, const struct bus_value *v, c
     int64_t entry_unix_ms, now_unix_ms = sl_loop_unix_ms(h->gw->loop);
     if (err == SL_OK && dash != NULL &&
         sl_str_int(sl_str_n(id.ptr, (size_t)(dash - id.ptr)), &entry_unix_ms) == SL_OK &&
-        now_unix_ms - entry_unix_ms > STUCK_MS) {
-        h->stuck++;
-        uint64_t age_ms = (uint64_t)(now_unix_ms - entry_unix_ms);
-        h->oldest_ms = age_ms > h->oldest_ms ? age_ms : h->oldest_ms;
-    }
+        now_unix_ms - entry_unix_ms > STUCK_MS)
+        note_stuck(h, l->tag, (uint64_t)(now_unix_ms - entry_unix_ms));
+    free(l);
     look_done(h);
 }
 
@@ -125,7 +141,6 @@ static void on_offset(void *arg, sl_err err, const struct bus_value *v, const st
     (void)why;
     struct sl_str offset = bus_value_str(v);
     (void)snprintf(after, sizeof after, "(%.*s", (int)(offset.len < 48 ? offset.len : 0), offset.ptr);
-    free(l);
     if (err == SL_OK) {
         struct bus_args *a = &h->gw->hub->args;
         bus_args_clear(a);
@@ -135,18 +150,19 @@ static void on_offset(void *arg, sl_err err, const struct bus_value *v, const st
         bus_args_c(a, "+");
         bus_args_c(a, "COUNT");
         bus_args_int(a, 1);
-        if (bus_command(h->gw->bus, a, BUS_DEADLINE_MS, on_first_pending, h) == SL_OK)
+        if (bus_command(h->gw->bus, a, BUS_DEADLINE_MS, on_first_pending, l) == SL_OK)
             return;
     }
+    free(l);
     h->has_failed = true;
     look_done(h);
 }
 
-static void look_at(struct gw_health *h, unsigned partition)
+static void look_at(struct gw_health *h, const char *tag)
 {
     struct look *l = sl_alloc(sizeof *l);
     l->h = h;
-    key_partition_tag(l->tag, partition);
+    (void)snprintf(l->tag, sizeof l->tag, "%s", tag);
     struct key meta = key_meta(l->tag);
     struct bus_args *a = &h->gw->hub->args;
     bus_args_clear(a);
@@ -168,8 +184,14 @@ static void begin_look(struct gw_health *h)
     h->stuck = 0;
     h->oldest_ms = 0;
     h->pending = 1; /* our own, so that it cannot end before all are asked */
-    for (unsigned k = 0; k < bus_partitions(h->gw->bus); k++)
-        look_at(h, k);
+    h->lane[0] = '\0';
+    for (unsigned k = 0; k < bus_partitions(h->gw->bus); k++) {
+        char tag[KEY_TAG_MAX_BYTES];
+        key_partition_tag(tag, k);
+        look_at(h, tag);
+    }
+    for (size_t i = 0; gw_delivery_tag(h->gw->delivery, i) != NULL; i++)
+        look_at(h, gw_delivery_tag(h->gw->delivery, i));
     look_done(h);
 }
 

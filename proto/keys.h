@@ -53,6 +53,7 @@ struct key key_push_session(struct sl_str session);                    /* ps:<se
 
 #define KEY_STORE "sluice:store"      /* hash: partitions, created, level */
 #define KEY_ROUTERS "sluice:routers"  /* sorted set: run id -> Redis time of its last heartbeat */
+#define KEY_GATEWAYS "sluice:gateways" /* sorted set: <run id>/<hash of its lanes> -> Redis time of its last heartbeat */
 #define KEY_EXTRA "sluice:extra"      /* set: tags of partitions beside 0..P-1 (desks, lanes) */
 #define KEY_LANE_PREFIX "send:"
 #define KEY_LANE_INBOX_MAX_BYTES 64   /* of an inbox that has a lane */

@@ -66,7 +66,7 @@ static void fail_by(struct wechat_job *j, const struct wechat_error *e)
     wechat_error_words(e, &words);
     if (e->what == WECHAT_TOKEN)
         wechat_token_refused(j->wc, j->used_token);
-    if (e->what == WECHAT_ALARM)
+    if (e->what == WECHAT_ALARM || e->what == WECHAT_QUOTA)
         wechat_alarm(j->wc, e);
     wechat_job_settle(j, &(struct chan_result){.outcome = CHAN_FAILED,
                                                .code = sl_str_c(code),
