@@ -256,6 +256,8 @@ static void on_turn(void *arg)
 static void email_hold(struct chan *ch, bool is_holder)
 {
     struct email *em = email_of(ch);
+    if (is_holder && !em->is_holder)
+        email_answers_forget(em);
     em->is_holder = is_holder;
     if (em->imap != NULL)
         email_imap_hold(em);

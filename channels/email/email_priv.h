@@ -109,6 +109,8 @@ void email_imap_close(struct email *em);
 
 /* ---- sending ---- */
 
+void email_answers_forget(struct email *em); /* we hold the lane anew: another has counted meanwhile */
+
 sl_err email_send(struct chan *ch, const struct chan_send *s, struct chan_job *job);
 void email_jobs_end(struct email *em); /* settles what has not begun, cancels what has */
 bool email_jobs_are_settled(const struct email *em);

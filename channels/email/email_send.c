@@ -13,6 +13,7 @@
 #include "base/log.h"
 
 #include <curl/curl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -37,7 +38,7 @@ struct email_job {
     struct sl_post post;
     struct email_heap *heap; /* strings of the send */
     struct sl_str text, address, to, key, conversation, data, context;
-    bool is_auto, is_reading, is_settled;
+    bool is_auto, is_again, is_reading, is_settled; /* is_again: an earlier try was counted */
     enum msg_kind kind;
     struct email_draft_file files[EMAIL_SEND_FILES];
     char ids[EMAIL_SEND_FILES][65];
@@ -91,15 +92,65 @@ static void fail(struct email_job *j, bool may_retry, const char *code, const ch
                                     .words = sl_str_c(words)});
 }
 
+/* Best effort: a later mail of theirs is then a new conversation, or one automatic answer too many is sent. */
+static void on_noted(void *arg, sl_err err, struct sl_str value)
+{
+    (void)arg;
+    (void)err;
+    (void)value;
+}
+
 /* ---- automatic answers: RFC 3834 ---- */
+
+/* They are counted by the gateway that holds the inbox's lane. The number is also a shared value, "<count> <unix ms of the first>":
+ * whoever holds the lane next goes on from there. */
+static void share_count(struct email *em, struct sl_str address, const struct email_answered *a)
+{
+    char name[64], value[64];
+    const int64_t passed = (int64_t)(sl_loop_mono_ms(chan_loop(em->ch)) - a->since_mono_ms);
+    const int n =
+        snprintf(value, sizeof value, "%u %" PRId64, a->count, sl_loop_unix_ms(chan_loop(em->ch)) - passed);
+    email_name_of("auto", address, name);
+    (void)email_kv(em, CHAN_KV_SET, name, SL_STR_NONE, sl_str_n(value, (size_t)n),
+                   HOUR_MS > passed ? HOUR_MS - passed : 1, on_noted, NULL);
+}
+
+/* What the holder before us counted; anything else counts as nothing. */
+static void take_count(struct email *em, struct sl_str address, struct sl_str value)
+{
+    const char *space = value.len > 0 ? memchr(value.ptr, ' ', value.len) : NULL;
+    const size_t n = space != NULL ? (size_t)(space - value.ptr) : 0;
+    const uint64_t now = sl_loop_mono_ms(chan_loop(em->ch));
+    uint64_t count = 0;
+    int64_t since = 0;
+    if (space == NULL || sl_str_uint(sl_str_n(value.ptr, n), &count) != SL_OK ||
+        sl_str_int(sl_str_n(space + 1, value.len - n - 1), &since) != SL_OK)
+        return;
+    const int64_t passed = sl_loop_unix_ms(chan_loop(em->ch)) - since;
+    if (passed < 0 || passed >= HOUR_MS || (uint64_t)passed > now ||
+        sl_map_get(em->answered, address) != NULL || sl_map_count(em->answered) >= EMAIL_ANSWERED_MAX)
+        return;
+    struct email_answered *a = sl_alloc(sizeof *a);
+    *a = (struct email_answered){.since_mono_ms = now > (uint64_t)passed ? now - (uint64_t)passed : 0,
+                                 .count = count < 1000000 ? (unsigned)count : 1000000};
+    (void)sl_map_set(em->answered, address, a);
+}
+
+void email_answers_forget(struct email *em)
+{
+    struct sl_str key;
+    void *value;
+    for (size_t i = 0; sl_map_next(em->answered, &i, &key, &value);)
+        free(value);
+    sl_map_free(&em->answered);
+    em->answered = sl_map_new();
+}
 
 /* One more automatic answer to this address within the hour? */
 static bool may_answer(struct email *em, struct sl_str address)
 {
     const uint64_t now = sl_loop_mono_ms(chan_loop(em->ch));
     struct email_answered *a = sl_map_get(em->answered, address);
-    if (em->auto_answers == 0)
-        return true;
     if (a == NULL) {
         if (sl_map_count(em->answered) >= EMAIL_ANSWERED_MAX) { /* forget the older half of what is over */
             struct sl_str key;
@@ -118,7 +169,11 @@ static bool may_answer(struct email *em, struct sl_str address)
     }
     if (now - a->since_mono_ms >= HOUR_MS)
         *a = (struct email_answered){.since_mono_ms = now};
-    return a->count++ < (uint64_t)em->auto_answers;
+    if (a->count >= (uint64_t)em->auto_answers)
+        return false;
+    a->count++;
+    share_count(em, address, a);
+    return true;
 }
 
 /* ---- the mail ---- */
@@ -369,6 +424,47 @@ static void list_files(struct email_job *j)
 static void note_thread(struct email *em, struct sl_str conversation, struct sl_str who,
                         struct sl_str context);
 
+static void begin(struct email_job *j)
+{
+    const bool is_counted = j->is_auto && !j->is_again && j->em->auto_answers > 0;
+    if (is_counted && !may_answer(j->em, j->address)) {
+        fail(j, false, "refused",
+             "not sent: too many automatic answers to this address within an hour (a person may)");
+        return;
+    }
+    list_files(j);
+    note_thread(j->em, j->conversation, j->address, j->context);
+    read_next_file(j);
+}
+
+static void on_count(void *arg, sl_err err, struct sl_str value)
+{
+    struct email_job *j = arg;
+    j->is_reading = false;
+    if (j->is_settled) {
+        struct email *em = j->em;
+        job_free(j);
+        email_finish(em);
+        return;
+    }
+    if (err == SL_OK)
+        take_count(j->em, j->address, value);
+    begin(j);
+}
+
+/* The first automatic answer to an address since we hold the lane: what was counted before? */
+static bool ask_count(struct email_job *j)
+{
+    char name[64];
+    if (!j->is_auto || j->is_again || j->em->auto_answers == 0 ||
+        sl_map_get(j->em->answered, j->address) != NULL)
+        return false;
+    email_name_of("auto", j->address, name);
+    j->step = JOB_READ;
+    j->is_reading = email_kv(j->em, CHAN_KV_GET, name, SL_STR_NONE, SL_STR_NONE, 0, on_count, j) == SL_OK;
+    return j->is_reading;
+}
+
 static void on_begin(void *arg)
 {
     struct email_job *j = arg;
@@ -380,16 +476,8 @@ static void on_begin(void *arg)
         fail(j, j->refusal_may_retry, "refused", j->refusal);
         return;
     }
-    list_files(j);
-    note_thread(j->em, j->conversation, j->address, j->context);
-    read_next_file(j);
-}
-
-static void on_noted(void *arg, sl_err err, struct sl_str value)
-{
-    (void)arg;
-    (void)err; /* best effort: a later mail of theirs is then a new conversation */
-    (void)value;
+    if (!ask_count(j))
+        begin(j);
 }
 
 /* What an answer tells about its conversation: who takes part, and which mail of theirs belongs to it. */
@@ -444,8 +532,6 @@ static void check(struct email_job *j, const struct chan_send *s)
     else if (j->is_auto && sl_json_get_bool(context, "auto", false))
         j->refusal = "not sent: a program wrote the customer's mail, and programs do not answer programs (a "
                      "person may)";
-    else if (j->is_auto && !may_answer(j->em, j->address))
-        j->refusal = "not sent: too many automatic answers to this address within an hour (a person may)";
     json_decref(context);
 }
 
@@ -465,6 +551,7 @@ sl_err email_send(struct chan *ch, const struct chan_send *s, struct chan_job *j
     j->data = email_heap_copy(j->heap, s->m->data);
     j->context = email_heap_copy(j->heap, s->context);
     j->kind = s->m->kind;
+    j->is_again = s->attempt > 1;
     j->is_auto = s->m->by == MSG_BY_BOT || s->m->by == MSG_BY_SYSTEM;
     sl_buf_init(&j->mail, MAIL_MAX);
     j->next = em->jobs;

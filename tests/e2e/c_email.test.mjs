@@ -256,3 +256,22 @@ test('no store, no acknowledgement: 451, and after it is back exactly one messag
   const conv = await conversation(s, 'down@example.cn');
   assert.equal(visitors(await history(s, conv)).length, 1);
 });
+
+test('automatic answers to one address are counted for the inbox, not for the process', async () => {
+  const port = await freePort();
+  const other = await startSluice({ config: { media: { dir: media }, inboxes: { mail: inbox({ lmtp_listen: `127.0.0.1:${port}`, smtp_url: `smtp://127.0.0.1:${box.port}`, auto_answers: 2 }) } } });
+  const answers = () => box.mails.filter(m => m.to[0] === 'often@example.cn').length;
+  const ask = async n => {
+    await give(port, { from: 'often@example.cn', text: '你好', inReplyTo: '<often@example.cn>' });
+    return until(`outcome ${n}`, async () => (list => list.length >= n && list)(outcomes(await history(other, await conversation(other, 'often@example.cn')))));
+  };
+  await ask(1);
+  await ask(2);
+  assert.equal(answers(), 2);
+  assert.equal((await other.gateways[0].term()).code, 0);
+  other.gateways[0].start();
+  await other.readyGateway(other.gateways[0]);
+  assert.deepEqual(await ask(3), ['sent', 'sent', 'failed']);
+  assert.equal(answers(), 2);
+  await other.stop();
+});
