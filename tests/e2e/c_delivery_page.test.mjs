@@ -44,6 +44,10 @@ test('ticks and red marks on the agent\'s page, in both languages', { skip, time
   const second = page.locator('#list li.agent', { hasText: '第二条' });
   await second.locator('small', { hasText: '✓ 已发出' }).waitFor();
   const last = Math.max(...Object.keys(await sends()).map(Number));
+  // A lane that stands tells the conversation so, and the page says what it waits for.
+  await s.redisClient.xadd(`in:{${conv.split('.')[0]}}`, '*', 't', 'outcome', 'c', conv, 'n', String(last), 'r', 'waiting', 'cd', 'not_connected');
+  await second.locator('small', { hasText: '… 等待发送: 渠道未连接' }).waitFor();
+  if (process.env.SLUICE_SHOTS) await page.screenshot({ path: `${process.env.SLUICE_SHOTS}/waiting.png` });
   await receipt(last, 'failed', ['x', 'handset switched off', 'cd', 'EXPIRED']);
   await second.locator('small', { hasText: '✗ 未送达: handset switched off' }).waitFor();
   assert.ok((await second.getAttribute('class')).includes('lost'));
