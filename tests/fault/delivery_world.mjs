@@ -48,7 +48,7 @@ export const CHANNELS = {
     email: {
         policy: 'at_least_once', customer: i => `customer${i}@example.test`, ask: { fresh: false },
         start: () => mail.start({ retry_ms: 300 }),
-        config: (fake, world) => ({ channel: 'email', address: 'service@sluice.test', domain: 'sluice.test', lmtp_listen: `127.0.0.1:${world.lmtpPort}`, smtp_url: `smtp://127.0.0.1:${fake.ports.smtp}`,
+        config: (fake, world) => ({ channel: 'email', address: 'service@sluice.test', domain: 'sluice.test', auto_answers: 1000, lmtp_listen: `127.0.0.1:${world.lmtpPort}`, smtp_url: `smtp://127.0.0.1:${fake.ports.smtp}`,
                                     secret: 'a token secret for tests 0123456789' }),
         aim: (fake, _url, world) => { fake.lmtp = `127.0.0.1:${world.lmtpPort}`; },
         trouble: [],
