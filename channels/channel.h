@@ -39,6 +39,8 @@ enum chan_cap {
     CHAN_CAP_SEND = 1,    /* send() works: the provider is given replies, through a delivery lane */
     CHAN_CAP_SOCKET = 2,  /* its customers hold a WebSocket of ours: hello() and frames */
     CHAN_CAP_REQUEST = 4, /* its provider calls a webhook of ours: request() */
+    CHAN_CAP_STORE =
+        8, /* without a media store some of what it is sent cannot be taken: --check-config asks for one */
 };
 enum chan_state { CHAN_DOWN, CHAN_UP };
 

@@ -51,6 +51,13 @@ static sl_err check_inbox(struct sl_loop *loop, const struct sl_config *cfg, con
     if (ch == NULL)
         return SL_EINVAL;
     sl_err err = gw_delivery_check(ch, cfg, why);
+    if (err == SL_OK && (ops->caps & CHAN_CAP_STORE) && sl_config_str(cfg, "media.dir")[0] == '\0' &&
+        sl_config_str(cfg, "media.s3_endpoint")[0] == '\0')
+        err = sl_fail_set(
+            why, SL_EINVAL, 0,
+            "inboxes.%s: channel %s needs a media store: give media.dir or media.s3_endpoint; without "
+            "one, what carries attachments is never taken",
+            name, ops->name);
     close_probe(loop, ch, &p);
     return err;
 }

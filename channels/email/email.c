@@ -356,7 +356,7 @@ static const struct sl_key email_keys_table[] = {
 const struct chan_ops email_ops = {
     .api = CHAN_API,
     .name = "email",
-    .caps = CHAN_CAP_SEND,
+    .caps = CHAN_CAP_SEND | CHAN_CAP_STORE,
     .priv_size = sizeof(struct email),
     .limits = {.text_max = 0,
                .text_unit = CHAN_BYTES,

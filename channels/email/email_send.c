@@ -313,6 +313,17 @@ static void settle_by_reply(struct email_job *j, int status)
                                     .words = sl_str_c(words)});
 }
 
+/* A certificate does not mend itself by waiting: a person is told, with libcurl's words. */
+static void alarm_tls(struct email *em, const char *words)
+{
+    char text[400];
+    if (strstr(words, "SSL") == NULL && strstr(words, "TLS") == NULL && strstr(words, "certificate") == NULL)
+        return;
+    (void)snprintf(text, sizeof text,
+                   "no TLS with the mail server; check smtp_url, its certificate and ca_file: %s", words);
+    chan_host_of(em->ch)->alarm(em->ch, "smtp-tls", true, text);
+}
+
 static void on_submitted(void *arg, void *easy, sl_err err, bool is_begun, const struct sl_fail *why)
 {
     struct email_job *j = arg;
@@ -322,6 +333,7 @@ static void on_submitted(void *arg, void *easy, sl_err err, bool is_begun, const
     j->transfer = 0;
     if (err == SL_OK) {
         chan_host_of(j->em->ch)->alarm(j->em->ch, "smtp-login", false, "");
+        chan_host_of(j->em->ch)->alarm(j->em->ch, "smtp-tls", false, "");
         settle(j, &(struct chan_result){.outcome = CHAN_SENT, .remote_id = j->key, .code = SL_STR("250")});
     } else if (status >= 400 && status < 600) {
         settle_by_reply(j, (int)status);
@@ -331,6 +343,7 @@ static void on_submitted(void *arg, void *easy, sl_err err, bool is_begun, const
                                         .words =
                                             SL_STR("the mail server did not say whether it took the mail")});
     } else {
+        alarm_tls(j->em, why->text);
         settle(j,
                &(struct chan_result){.outcome = CHAN_FAILED,
                                      .may_retry = true,

@@ -5,6 +5,7 @@
  */
 #include "channels/sms/smpp_link.h"
 
+#include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
@@ -218,7 +219,9 @@ static bool tls_begin(struct smpp_link *k)
     }
     SSL_set_bio(k->ssl, in, out); /* the BIOs are its now */
     SSL_set_connect_state(k->ssl);
-    (void)SSL_set_tlsext_host_name(k->ssl, k->to->host);
+    struct in6_addr address;
+    if (inet_pton(AF_INET, k->to->host, &address) != 1 && inet_pton(AF_INET6, k->to->host, &address) != 1)
+        (void)SSL_set_tlsext_host_name(k->ssl, k->to->host); /* names only: RFC 6066 3 */
     return SSL_set1_host(k->ssl, k->to->host) == 1;
 }
 

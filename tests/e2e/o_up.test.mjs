@@ -147,6 +147,9 @@ test('wrong usage and wrong configuration are told apart by their exit codes', (
   assert.match(check('gateway', 'agents: {lin: {tenant: demo, password_hash: hunter2}}\n'), /agents\.lin\.password_hash/);
   assert.doesNotMatch(check('gateway', 'agents: {lin: {tenant: demo, password_hash: hunter2}}\n'), /hunter2/);
   assert.match(check('gateway', 'tokens: {t: {tenant: demo, secret: 0123456789abcdef, rights: [everything]}}\n'), /tokens\.t\.rights/);
+  const mail = 'inboxes: {m: {channel: email, tenant: demo, secret: 0123456789abcdef, address: a@b.cn, smtp_url: "smtp://localhost"}}\n';
+  assert.match(check('gateway', mail), /inboxes\.m: channel email needs a media store: give media\.dir/);
+  assert.equal(check('gateway', `${mail}media: {dir: ${dir}/media}\n`), 'right');
   for (const role of ['gateway', 'router']) assert.match(check(role, 'store: {url: "http://x"}\n'), /store's url/);
   fs.rmSync(dir, { recursive: true });
   const printed = run(['gateway', '--set', 'store.password=hunter22', '--print-config']);

@@ -13,8 +13,8 @@ export function missing(...programs) {
   return absent.length > 0 ? `not installed: ${absent.join(', ')}` : false;
 }
 
-// {port, user, password, put(raw), mails(), stop()}
-export async function dovecot() {
+// {port, user, password, put(raw), mails(), stop()}; tls: {key, cert}, paths: then it speaks TLS from the first byte
+export async function dovecot({ tls } = {}) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'sluice-dovecot-')), port = await freePort();
   const uid = id('-u', 'nobody'), gid = id('-g', 'nobody'), user = 'box', maildir = path.join(dir, 'mail', user);
   for (const name of ['', 'new', 'cur', 'tmp']) {
@@ -29,7 +29,8 @@ state_dir = ${dir}/state
 log_path = ${dir}/log
 protocols = imap
 listen = 127.0.0.1
-ssl = no
+ssl = ${tls ? 'required' : 'no'}
+${tls ? `ssl_cert = <${tls.cert}\nssl_key = <${tls.key}` : ''}
 disable_plaintext_auth = no
 mail_location = maildir:${dir}/mail/%u
 first_valid_uid = 1
@@ -44,10 +45,11 @@ userdb {
 service imap-login {
   chroot =
   inet_listener imap {
-    port = ${port}
+    port = ${tls ? 0 : port}
   }
   inet_listener imaps {
-    port = 0
+    port = ${tls ? port : 0}
+    ssl = yes
   }
 }
 service anvil {
