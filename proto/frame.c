@@ -414,10 +414,8 @@ static sl_err parse_root(const json_t *root, json_t *arena, each_fn *each, void 
     return err;
 }
 
-sl_err frame_parse(struct sl_str text, each_fn *each, void *arg, struct sl_fail *why)
+sl_err frame_parse_json(struct sl_str text, each_fn *each, void *arg, struct sl_fail *why)
 {
-    if (text.len > FRAME_MAX_BYTES)
-        return sl_fail_set(why, SL_ETOOBIG, 0, "frame: more than %d bytes", FRAME_MAX_BYTES);
     json_t *root = sl_json_parse(text, why);
     if (root == NULL)
         return SL_EINVAL;
@@ -427,4 +425,15 @@ sl_err frame_parse(struct sl_str text, each_fn *each, void *arg, struct sl_fail 
     json_decref(arena);
     json_decref(root);
     return err;
+}
+
+sl_err frame_parse(struct sl_str text, each_fn *each, void *arg, struct sl_fail *why)
+{
+    struct frame f;
+    if (text.len > FRAME_MAX_BYTES)
+        return sl_fail_set(why, SL_ETOOBIG, 0, "frame: more than %d bytes", FRAME_MAX_BYTES);
+    if (!frame_scan(text, &f))
+        return frame_parse_json(text, each, arg, why);
+    (void)each(arg, &f);
+    return SL_OK;
 }

@@ -21,4 +21,10 @@ bool msg_word_ok(struct sl_str s);
 /* W3C Trace Context 3.2: version 00 has exactly 55 characters, 00-<32 hex>-<16 hex>-<2 hex>. */
 bool msg_trace_ok(struct sl_str s);
 
+/* The two halves of frame_parse: a single plain message.send (false: not for it, and nothing is said), and everything. */
+struct frame;
+bool frame_scan(struct sl_str text, struct frame *f);
+sl_err frame_parse_json(struct sl_str text, bool (*each)(void *arg, const struct frame *f), void *arg,
+                        struct sl_fail *why) SL_MUST_CHECK;
+
 #endif

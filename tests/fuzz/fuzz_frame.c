@@ -1,10 +1,12 @@
-/* A frame that is taken keeps every promise of frame.h, and written out again it is taken as the same frame.
+/* A frame that is taken keeps every promise of frame.h, and written out again it is taken as the same frame. What the quick scan
+ * takes is the same frame to the parser that takes everything.
  */
 #include "tests/fuzz/fuzz.h"
 
 #include "proto/frame.h"
 #include "proto/keys.h"
 #include "proto/message.h"
+#include "proto/proto_priv.h"
 
 #include <stdio.h>
 
@@ -135,9 +137,22 @@ static bool on_frame(void *arg, const struct frame *f)
     return true;
 }
 
+static void check_scan(struct sl_str input)
+{
+    struct frame f;
+    struct sl_buf out;
+    struct sl_fail why;
+    if (!frame_scan(input, &f))
+        return;
+    write_frame(&f, &out);
+    sl_assert(frame_parse_json(input, on_same_frame, &out, &why) == SL_OK);
+    sl_buf_fini(&out);
+}
+
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
 {
     struct sl_fail why;
+    check_scan(fuzz_input(data, size));
     (void)frame_parse(fuzz_input(data, size), on_frame, NULL, &why);
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "proto/frame.h"
 
 #include "proto/message.h"
+#include "proto/proto_priv.h"
 
 #include "tests/unit/golden.h"
 
@@ -361,9 +362,88 @@ static void test_writers_stay_json_whatever_they_are_given(void **state)
     sl_buf_fini(&out);
 }
 
+/* ---- the quick scan ---- */
+
+#define SEND_HEAD "{\"t\":\"cmd\",\"id\":\"m1\",\"n\":7,\"topic\":\"me\",\"k\":\"message.send\",\"d\":"
+
+static void test_frame_scan_takes_a_plain_message(void **state)
+{
+    static const char *const taken[] = {
+        SEND_HEAD "{\"kind\":\"text\",\"text\":\"hi\"}}",
+        SEND_HEAD "{\"text\":\"hi\"}}",
+        " { \"d\" : { \"text\" : \"hi\" , \"kind\":\"text\" } ,\n\"k\":\"message.send\", "
+        "\"topic\":\"me\",\"n\":7 ,"
+        "\"id\":\"m1\",\"t\":\"cmd\"}\r\n",
+    };
+    struct frame f;
+    (void)state;
+    for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++) {
+        assert_true(frame_scan(S(taken[i]), &f));
+        assert_true(f.type == FRAME_CMD && f.command == FRAME_CMD_MESSAGE_SEND && f.n == 7);
+        assert_true(is(f.id, "m1") && is(f.topic, "me") && is(f.kind, "text") && is(f.text, "hi"));
+        assert_true(f.reply_to.len == 0 && f.data_json.len == 0 && f.trace.len == 0 && f.control == 0);
+    }
+}
+
+static void test_frame_scan_leaves_the_rest_to_the_parser(void **state)
+{
+    static const char *const left[] = {
+        "",
+        "{}",
+        "[]",
+        SEND_HEAD "{\"text\":\"hi\"}",
+        SEND_HEAD "{\"text\":\"hi\"}} x",
+        SEND_HEAD "{\"text\":\"hi\"},}",
+        SEND_HEAD "{\"text\":\"h\\u0069\"}}",
+        SEND_HEAD "{\"text\":\"h\ti\"}}",
+        SEND_HEAD "{\"text\":\"\xff\"}}",
+        SEND_HEAD "{\"text\":\"\"}}",
+        SEND_HEAD "{\"text\":\"hi\",\"text\":\"hi\"}}",
+        SEND_HEAD "{\"text\":\"hi\",\"kind\":\"image\"}}",
+        SEND_HEAD "{\"text\":\"hi\",\"reply_to\":\"m0\"}}",
+        SEND_HEAD "{\"kind\":\"text\"}}",
+        SEND_HEAD "{\"text\":\"hi\"},\"n\":7}",
+        SEND_HEAD "{\"text\":\"hi\"},\"tp\":\"\"}",
+        "{\"t\":\"cmd\",\"id\":\"m1\",\"n\":0,\"topic\":\"me\",\"k\":\"message.send\",\"d\":{\"text\":\"hi\"}"
+        "}",
+        "{\"t\":\"cmd\",\"id\":\"m1\",\"n\":07,\"topic\":\"me\",\"k\":\"message.send\",\"d\":{\"text\":"
+        "\"hi\"}}",
+        "{\"t\":\"cmd\",\"id\":\"m1\",\"n\":7.0,\"topic\":\"me\",\"k\":\"message.send\",\"d\":{\"text\":"
+        "\"hi\"}}",
+        "{\"t\":\"cmd\",\"id\":\"m1\",\"n\":7e1,\"topic\":\"me\",\"k\":\"message.send\",\"d\":{\"text\":"
+        "\"hi\"}}",
+        "{\"t\":\"cmd\",\"id\":\"m1\",\"n\":1234567890123456,\"topic\":\"me\",\"k\":\"message.send\","
+        "\"d\":{\"text\":\"hi\"}}",
+        "{\"t\":\"cmd\",\"id\":\"m "
+        "1\",\"n\":7,\"topic\":\"me\",\"k\":\"message.send\",\"d\":{\"text\":\"hi\"}}",
+        "{\"t\":\"cmd\",\"id\":\"m1\",\"n\":7,\"topic\":\"you\",\"k\":\"message.send\",\"d\":{\"text\":"
+        "\"hi\"}}",
+        "{\"t\":\"cmd\",\"id\":\"m1\",\"n\":7,\"topic\":\"me\",\"k\":\"conv.end\",\"d\":{\"text\":\"hi\"}}",
+    };
+    struct frame f;
+    (void)state;
+    for (size_t i = 0; i < sizeof left / sizeof left[0]; i++)
+        assert_false(frame_scan(S(left[i]), &f));
+    const char *whole = SEND_HEAD "{\"text\":\"hi\"}}";
+    for (size_t len = 0; len < strlen(whole); len++)
+        assert_false(frame_scan(sl_str_n(whole, len), &f));
+    char *text = sl_alloc(MSG_TEXT_MAX_BYTES + 256);
+    for (size_t more = 0; more < 2; more++) { /* the longest text, and one byte more */
+        size_t at = strlen(SEND_HEAD "{\"text\":\"");
+        memcpy(text, SEND_HEAD "{\"text\":\"", at);
+        memset(text + at, 'a', MSG_TEXT_MAX_BYTES + more);
+        at += MSG_TEXT_MAX_BYTES + more;
+        memcpy(text + at, "\"}}", 3);
+        assert_int_equal(frame_scan(sl_str_n(text, at + 3), &f), more == 0);
+    }
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_frame_scan_takes_a_plain_message),
+        cmocka_unit_test(test_frame_scan_leaves_the_rest_to_the_parser),
         cmocka_unit_test(test_every_golden_file_of_a_client_is_taken),
         cmocka_unit_test(test_every_bad_file_is_refused_whole),
         cmocka_unit_test(test_hello_is_read_whole),
