@@ -32,13 +32,14 @@ void bus_args_fini(struct bus_args *a)
     chunks_free(a->chunks);
     free(a->ptr);
     free(a->len);
+    free(a->same);
     bus_args_init(a);
 }
 
 /* One ordinary chunk is kept for the next command. */
 void bus_args_clear(struct bus_args *a)
 {
-    a->count = 0;
+    a->count = a->same_count = 0;
     a->bytes = 0;
     if (a->chunks == NULL)
         return;
@@ -124,4 +125,15 @@ void bus_args_set_int(struct bus_args *a, size_t at, int64_t v)
     a->bytes += digits.len - a->len[at];
     a->ptr[at] = digits.ptr;
     a->len[at] = digits.len;
+}
+
+void bus_args_note_same(struct bus_args *a, size_t source, size_t from)
+{
+    size_t at = a->count - 1;
+    sl_assert(source < at && from + a->len[source] <= a->len[at]);
+    if (a->same_count == a->same_cap) {
+        a->same_cap = a->same_cap == 0 ? 32 : a->same_cap * 2;
+        a->same = sl_realloc(a->same, a->same_cap * sizeof(*a->same));
+    }
+    a->same[a->same_count++] = (struct bus_args_same){.at = at, .source = source, .from = from};
 }

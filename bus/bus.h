@@ -36,6 +36,12 @@ struct bus_args {
     size_t *len;
     size_t bytes;
     struct bus_chunk *chunks; /* memory for integers and copies; addresses stay put as it grows */
+    struct bus_args_same *same;
+    size_t same_count, same_cap;
+};
+/* Argument `at` holds the bytes of the earlier argument `source`, which holds none itself, from byte `from` on. */
+struct bus_args_same {
+    size_t at, source, from;
 };
 void bus_args_init(struct bus_args *a);
 void bus_args_fini(struct bus_args *a);
@@ -50,6 +56,8 @@ void bus_args_int(struct bus_args *a, int64_t v);
 void bus_args_copy(struct bus_args *a, struct sl_str s); /* as str, but keeps a copy of its own */
 size_t bus_args_mark(struct bus_args *a); /* reserves an argument whose value, a count, comes later */
 void bus_args_set_int(struct bus_args *a, size_t at, int64_t v);
+/* The last argument is one of those: where the store takes it, what is the same travels once. */
+void bus_args_note_same(struct bus_args *a, size_t source, size_t from);
 
 typedef void (*bus_reply_fn)(void *arg, sl_err err, const struct bus_value *v, const struct sl_fail *why);
 

@@ -11,7 +11,9 @@
 #include <stdio.h>
 
 /* Strings of an entry that its dead letter keeps, even: functions.md allows 4,000. Only a bare XADD can write more. */
-#define DEAD_STRINGS_MAX 3000
+#define DEAD_STRINGS_MAX  3000
+#define HISTORY_ARGS      4 /* log, state, number, entry */
+#define ENTRIES_LOOKED_AT 4 /* entry and record, entry and push come in the same order */
 
 /* {"epoch":1,"now":2,"first":"..","last":"..","count":3,"dead":["..",..]} : with the command log, enough to
  * replay the batch. */
@@ -65,6 +67,7 @@ static void build_history(struct part *p, struct bus_args *a)
     const struct fx_history *h;
     size_t count = effects_histories(p->fx, &h);
     bus_args_int(a, (int64_t)count);
+    p->first_entry_arg = a->count + 3;
     for (size_t i = 0; i < count; i++) {
         struct key log = key_log(p->tag, h[i].object),
                    state = key_state(h[i].kind->prefix, p->tag, h[i].object);
@@ -75,10 +78,28 @@ static void build_history(struct part *p, struct bus_args *a)
     }
 }
 
+/* The last argument repeats a history entry, `behind` bytes before its end: say so. Looks at a few entries from *next on. */
+static void note_entry(struct part *p, struct bus_args *a, size_t *next, size_t behind)
+{
+    const struct fx_history *h;
+    size_t count = effects_histories(p->fx, &h), len = a->len[a->count - 1];
+    for (size_t i = *next; i < count && i < *next + ENTRIES_LOOKED_AT; i++) {
+        struct sl_str entry = h[i].entry;
+        if (entry.len + behind > len)
+            continue;
+        size_t from = len - behind - entry.len;
+        if (memcmp(a->ptr[a->count - 1] + from, entry.ptr, entry.len) != 0)
+            continue;
+        bus_args_note_same(a, p->first_entry_arg + HISTORY_ARGS * i, from);
+        *next = i;
+        return;
+    }
+}
+
 static void build_out(struct part *p, struct bus_args *a)
 {
     const struct sl_str *records;
-    size_t count = effects_records(p->fx, &records);
+    size_t count = effects_records(p->fx, &records), entry = 0;
     build_batch_record(p);
     bus_args_int(a, (int64_t)(2 * count + 2));
     bus_args_c(a, "b");
@@ -86,6 +107,7 @@ static void build_out(struct part *p, struct bus_args *a)
     for (size_t i = 0; i < count; i++) {
         bus_args_c(a, "f");
         bus_args_str(a, records[i]);
+        note_entry(p, a, &entry, 1); /* {"h":"...","e":<entry>} */
     }
 }
 
@@ -152,11 +174,12 @@ static void build_dead(struct part *p, struct bus_args *a)
 static void build_pushes(struct part *p, struct bus_args *a)
 {
     const struct fx_push *pushes;
-    size_t count = effects_pushes(p->fx, &pushes);
+    size_t count = effects_pushes(p->fx, &pushes), entry = 0;
     bus_args_int(a, (int64_t)count);
     for (size_t i = 0; i < count; i++) {
         bus_args_str(a, pushes[i].channel);
         bus_args_str(a, pushes[i].payload);
+        note_entry(p, a, &entry, 0); /* <head>\n<entry> */
     }
 }
 

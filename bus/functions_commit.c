@@ -27,6 +27,7 @@ struct commit {
     bool is_long; /* a history has to be cut */
     struct delivery *delivery;
     size_t deliveries;
+    struct store_key **log, **state; /* of each history entry and of each state, as the checks found them */
 };
 
 /* ---- where the sections lie ---- */
@@ -108,12 +109,13 @@ static struct store_key *own_key(struct functions_call *c, const struct commit *
     return has_tag(k, *name) ? functions_key(c, name, type) : NULL;
 }
 
-static bool check_states(struct functions_call *c, const struct commit *k)
+static bool check_states(struct functions_call *c, struct commit *k)
 {
+    k->state = store_take(c->store, k->s[STATES].count * sizeof(struct store_key *));
     for (size_t i = 0; i < k->s[STATES].count; i++) {
         const struct sl_str *a = &c->arg[k->s[STATES].at + 5 * i];
         int64_t n = 0;
-        if (own_key(c, k, &a[0], STORE_HASH) == NULL)
+        if ((k->state[i] = own_key(c, k, &a[0], STORE_HASH)) == NULL)
             return bad(c, "state", a[0]);
         if (sl_str_eq_c(a[1], "d")) {
             if (a[2].len > 0 && own_key(c, k, &a[2], STORE_LIST) == NULL)
@@ -125,12 +127,14 @@ static bool check_states(struct functions_call *c, const struct commit *k)
     return true;
 }
 
-static bool check_history(struct functions_call *c, const struct commit *k)
+static bool check_history(struct functions_call *c, struct commit *k)
 {
+    k->log = store_take(c->store, k->s[HISTORY].count * sizeof(struct store_key *));
     for (size_t i = 0; i < k->s[HISTORY].count; i++) {
         const struct sl_str *a = &c->arg[k->s[HISTORY].at + 4 * i];
         struct store_key *log = own_key(c, k, &a[0], STORE_LIST), *state = own_key(c, k, &a[1], STORE_HASH);
         int64_t number = 0;
+        k->log[i] = log;
         if (log == NULL)
             return bad(c, "log", a[0]);
         if (state == NULL)
@@ -233,10 +237,10 @@ static bool check_head(struct functions_call *c, struct commit *k)
 
 /* ---- writes, in the order of functions.md ---- */
 
-static void cut_histories(struct functions_call *c, const struct commit *k)
+static void cut_histories(const struct commit *k)
 {
     for (size_t i = 0; i < k->s[HISTORY].count; i++) {
-        struct store_key *log = functions_key(c, &c->arg[k->s[HISTORY].at + 4 * i], STORE_LIST);
+        struct store_key *log = k->log[i];
         size_t len = store_list_len(log), keep = (size_t)k->keep;
         if (len <= keep + CUT_SLACK)
             continue;
@@ -248,20 +252,18 @@ static void cut_histories(struct functions_call *c, const struct commit *k)
 static void write_history(struct functions_call *c, struct commit *k)
 {
     for (size_t i = 0; i < k->s[HISTORY].count; i++) {
-        const struct sl_str *a = &c->arg[k->s[HISTORY].at + 4 * i];
-        struct store_key *log = functions_key(c, &a[0], STORE_LIST);
-        store_list_push(log, &a[3]);
-        k->is_long = k->is_long || (k->keep > 0 && store_list_len(log) > (size_t)k->keep + CUT_SLACK);
+        store_list_push(k->log[i], &c->arg[k->s[HISTORY].at + 4 * i + 3]);
+        k->is_long = k->is_long || (k->keep > 0 && store_list_len(k->log[i]) > (size_t)k->keep + CUT_SLACK);
     }
     if (k->is_long)
-        cut_histories(c, k);
+        cut_histories(k);
 }
 
 static void write_states(struct functions_call *c, const struct commit *k)
 {
     for (size_t i = 0; i < k->s[STATES].count; i++) {
         const struct sl_str *a = &c->arg[k->s[STATES].at + 5 * i];
-        struct store_key *state = functions_key(c, &a[0], STORE_HASH);
+        struct store_key *state = k->state[i];
         if (sl_str_eq_c(a[1], "s")) {
             store_hash_set(state, STORE_NAME(S), &a[2]);
             store_hash_set(state, STORE_NAME(N), &a[3]);

@@ -106,6 +106,7 @@ struct part {
     bool has_positions; /* the commit in flight carries relay positions */
     unsigned commit_attempts;
     struct bus_args commit_args, args;
+    size_t first_entry_arg; /* of commit_args: the first history entry */
     struct sl_buf encoded, batch_record;
 
     struct part_delivery delivery[PART_DELIVERIES_MAX]; /* of the commit in flight */

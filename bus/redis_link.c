@@ -9,6 +9,7 @@
  *          epoll_ctl calls that arming and disarming POLLOUT would cost.
  */
 #include "bus/functions.h"
+#include "bus/pack.h"
 #include "bus/redis_priv.h"
 
 #include "base/log.h"
@@ -356,7 +357,8 @@ static void arm_watchdog(struct redis_link *l, uint64_t due_mono_ms)
 }
 
 #define COMMAND_KEEP_BYTES 65536 /* a larger one is not kept for the next command */
-#define HEAD_BYTES_MAX     24    /* '$' or '*', 20 digits, CR and LF */
+#define HEAD_BYTES_MAX     24    /* '$' or '*', 20 digits, CR and LF; more than a pack needs before an item */
+#define PREFIX_BYTES_MAX   24    /* "sluice.packed_1." */
 
 static char *put_head(char *at, char kind, size_t n)
 {
@@ -377,16 +379,18 @@ static char *put_bytes(char *at, const char *bytes, size_t len)
     return at + len;
 }
 
-/* "FCALL", "commit_1" becomes "sluice.commit_1". */
-static char *put_module_call(char *at, const struct bus_args *args)
+static char *put_arg(char *at, struct sl_str s)
 {
-    at = put_head(at, '*', args->count - 1);
-    at = put_head(at, '$', strlen(BUS_MODULE_PREFIX) + args->len[1]);
-    at = put_bytes(at, BUS_MODULE_PREFIX, strlen(BUS_MODULE_PREFIX));
-    at = put_bytes(at, args->ptr[1], args->len[1]);
+    at = put_head(at, '$', s.len);
+    at = put_bytes(at, s.ptr, s.len);
     *at++ = '\r';
     *at++ = '\n';
     return at;
+}
+
+static struct sl_str arg_at(const struct bus_args *args, size_t i)
+{
+    return sl_str_n(args->ptr[i], args->len[i]);
 }
 
 /* The module has the operations of functions.c; others stay Functions. */
@@ -395,16 +399,84 @@ static bool is_in_module(const struct bus_args *args)
     if (args->count < 2 || args->len[0] != 5 || memcmp(args->ptr[0], "FCALL", 5) != 0)
         return false;
     for (size_t i = 0; i < FUNCTIONS_COUNT; i++)
-        if (sl_str_eq_c(sl_str_n(args->ptr[1], args->len[1]), functions_table[i].name))
+        if (sl_str_eq_c(arg_at(args, 1), functions_table[i].name))
             return true;
     return false;
+}
+
+/* Where the arguments begin behind the keys; 0: the keys are not as many as is said, which the server will find out. */
+static size_t first_packed(const struct bus_args *args)
+{
+    uint64_t keys = 0;
+    if (args->count < 3 || sl_str_uint(arg_at(args, 2), &keys) != SL_OK || keys > args->count - 3)
+        return 0;
+    return 3 + (size_t)keys;
+}
+
+static size_t pack_size(const struct bus_args *args, size_t first)
+{
+    const struct bus_args_same *same = args->same, *end = same + args->same_count;
+    size_t size = 0;
+    for (size_t i = first; i < args->count; i++) {
+        if (same == end || same->at != i) {
+            size += bus_pack_size(args->len[i]);
+            continue;
+        }
+        size += bus_pack_shared_size(same->source - first, same->from,
+                                     args->len[i] - same->from - args->len[same->source]);
+        same++;
+    }
+    return size;
+}
+
+static char *put_pack(char *at, const struct bus_args *args, size_t first)
+{
+    const struct bus_args_same *same = args->same, *end = same + args->same_count;
+    for (size_t i = first; i < args->count; i++) {
+        struct sl_str s = arg_at(args, i);
+        if (same == end || same->at != i) {
+            at = bus_pack_put(at, s);
+            continue;
+        }
+        size_t behind = same->from + args->len[same->source];
+        at = bus_pack_put_shared(at, same->source - first, sl_str_n(s.ptr, same->from),
+                                 sl_str_n(s.ptr + behind, s.len - behind));
+        same++;
+    }
+    return at;
+}
+
+static char *put_name(char *at, const char *prefix, size_t prefix_len, struct sl_str name)
+{
+    at = put_head(at, '$', prefix_len + name.len);
+    at = put_bytes(at, prefix, prefix_len);
+    return put_bytes(at, name.ptr, name.len);
+}
+
+/* "FCALL", "commit_1", keys and arguments become "sluice.packed_1.commit_1", keys and one pack. */
+static char *put_module_call(char *at, const struct bus_args *args)
+{
+    static const char PACKED[] = BUS_MODULE_PREFIX "packed_1.", PLAIN[] = BUS_MODULE_PREFIX;
+    size_t first = first_packed(args), keys_end = first == 0 ? args->count : first;
+    at = put_head(at, '*', keys_end - 1 + (first != 0));
+    at = first != 0 ? put_name(at, PACKED, sizeof(PACKED) - 1, arg_at(args, 1))
+                    : put_name(at, PLAIN, sizeof(PLAIN) - 1, arg_at(args, 1));
+    *at++ = '\r';
+    *at++ = '\n';
+    for (size_t i = 2; i < keys_end; i++)
+        at = put_arg(at, arg_at(args, i));
+    if (first == 0)
+        return at;
+    at = put_pack(put_head(at, '$', pack_size(args, first)), args, first);
+    *at++ = '\r';
+    *at++ = '\n';
+    return at;
 }
 
 /* RESP: *<count> and $<length> before each argument. Returns its length; it lies in l->command. */
 static size_t format_command(struct redis_link *l, const struct bus_args *args)
 {
-    size_t most = args->bytes + strlen(BUS_MODULE_PREFIX) + (args->count + 1) * (HEAD_BYTES_MAX + 2),
-           from = 0;
+    size_t most = args->bytes + PREFIX_BYTES_MAX + (args->count + 2) * (HEAD_BYTES_MAX + 2);
     if (most > l->command_cap) {
         free(l->command);
         l->command_cap = most * 2;
@@ -413,15 +485,10 @@ static size_t format_command(struct redis_link *l, const struct bus_args *args)
     char *at = l->command;
     if (l->has_module && is_in_module(args)) {
         at = put_module_call(at, args);
-        from = 2;
     } else {
         at = put_head(at, '*', args->count);
-    }
-    for (size_t i = from; i < args->count; i++) {
-        at = put_head(at, '$', args->len[i]);
-        at = put_bytes(at, args->ptr[i], args->len[i]);
-        *at++ = '\r';
-        *at++ = '\n';
+        for (size_t i = 0; i < args->count; i++)
+            at = put_arg(at, arg_at(args, i));
     }
     *at = '\0'; /* hiredis looks for the command's name with strchr */
     return (size_t)(at - l->command);

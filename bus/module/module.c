@@ -1,12 +1,15 @@
 /* bus/module/module.c - the operations of functions.c inside Redis: the back end of store.h over the module interface.
  *
- * Commands  sluice.<operation> numkeys key ... arg ... : what FCALL <operation> says over Lua. sluice.about_1 says which build it is.
- * Repeats   what an operation wrote is repeated (append-only file, replicas) as one command, sluice.apply_1, which carries the
- *           clock and the entry ids the first run got; so a repeat writes the same bytes. Refusals leave no trace.
+ * Commands  sluice.<operation> numkeys key ... arg ... : what FCALL <operation> says over Lua. sluice.packed_1.<operation> numkeys
+ *           key ... pack : the same with all arguments in one (bus/pack.h). sluice.about_1 says which build it is.
+ * Repeats   what an operation wrote is repeated (append-only file, replicas) as one command, which carries the clock and the entry
+ *           ids the first run got; so a repeat writes the same bytes. Refusals leave no trace. sluice.apply_2 repeats a packed
+ *           call (numkeys, keys, operation, clock, ids, pack), sluice.apply_1 one that came in many arguments.
  * Keys      are opened once a call (functions.c sees to it): two handles of one key would not know of each other.
  * Source    "Modules API reference", Redis 7.0 (src/module.c); third_party/redis/redismodule.h.
  */
 #include "bus/functions.h"
+#include "bus/pack.h"
 
 #include "bus/operations.h"
 
@@ -19,7 +22,9 @@
 
 #define ARGS_BYTES_MAX                                                                                       \
     (256u << 20)     /* Redis itself refuses to append larger entries, in the middle of a commit */
-#define APPLY_HEAD 3 /* name, clock, count of ids */
+#define APPLY_HEAD 3 /* name, clock, count of ids (apply_1) or the ids (apply_2) */
+#define NAMES_KEPT 64
+#define NAME_BYTES 8
 
 __attribute__((visibility("default"))) int RedisModule_OnLoad(RedisModuleCtx *ctx, RedisModuleString **argv,
                                                               int argc);
@@ -41,8 +46,9 @@ struct given_id {
 struct store {
     RedisModuleCtx *ctx;
     RedisModuleString **argv; /* the command as it came, and ... */
-    const struct sl_str *str; /* ... the bytes of each argument */
-    size_t argc;
+    const struct sl_str *str; /* ... the bytes of each argument; behind them those of a pack */
+    size_t argc, whole;       /* strings in str; how many of them are in argv */
+    RedisModuleString **made; /* of the others: NULL until Redis needs one */
     struct kept *kept;
     struct opened *opened;
     bool is_written, is_repeat;
@@ -50,7 +56,8 @@ struct store {
     int64_t clock_ms;
     struct given_id *first_id, *last_id; /* of entries that were appended */
     size_t ids;
-    size_t next_id, ids_end; /* of a repeat: arguments that hold the ids still to be given */
+    size_t next_id, ids_end; /* of a repeat: arguments that hold the ids still to be given, or ... */
+    struct sl_str ids_left;  /* ... what is left of them in one */
     const struct sl_str *left_out, *left_out_to; /* a repeat reads "0" for these arguments */
 };
 
@@ -58,7 +65,7 @@ static RedisModuleString *names[STORE_NAME_COUNT]; /* made when the module is lo
 
 /* ---- memory of one call: Redis runs one at a time, so all share one block; what does not fit is Redis' own pool's ---- */
 
-#define BLOCK_BYTES 65536
+#define BLOCK_BYTES 262144
 static struct {
     _Alignas(16) char bytes[BLOCK_BYTES];
     size_t used;
@@ -91,11 +98,47 @@ static RedisModuleString *keep(struct store *s, RedisModuleString *string)
     return string;
 }
 
-/* Arguments and names are there already; of anything else a copy is made. */
+/* Names of fields are few and come back in every entry: the first ones stay for good. */
+static struct {
+    RedisModuleString *string;
+    char bytes[NAME_BYTES];
+} kept_names[NAMES_KEPT];
+
+/* NULL: not one of those. */
+static RedisModuleString *kept_name(struct sl_str name)
+{
+    char bytes[NAME_BYTES] = {0};
+    uint64_t word = 0;
+    if (name.len == 0 || name.len >= NAME_BYTES || name.ptr[name.len - 1] == '\0')
+        return NULL;
+    memcpy(bytes, name.ptr, name.len);
+    memcpy(&word, bytes, sizeof word);
+    size_t at = (size_t)((word * 0x9e3779b97f4a7c15ULL) >> 58);
+    if (kept_names[at].string == NULL) {
+        kept_names[at].string = RedisModule_CreateString(NULL, name.ptr, name.len);
+        memcpy(kept_names[at].bytes, bytes, sizeof bytes);
+    }
+    return memcmp(kept_names[at].bytes, bytes, sizeof bytes) == 0 ? kept_names[at].string : NULL;
+}
+
+/* Of an argument that came in a pack. */
+static RedisModuleString *made_of(struct store *s, size_t at, bool is_name)
+{
+    RedisModuleString **made = &s->made[at - s->whole];
+    if (*made == NULL && is_name)
+        *made = kept_name(s->str[at]);
+    if (*made == NULL)
+        *made = keep(s, RedisModule_CreateString(NULL, s->str[at].ptr, s->str[at].len));
+    return *made;
+}
+
+/* Arguments and names are there already, or are made once; of anything else a copy is made. */
 static RedisModuleString *string_of(struct store *s, const struct sl_str *p)
 {
-    if (p >= s->str && p < s->str + s->argc)
-        return s->argv[p - s->str];
+    if (p >= s->str && p < s->str + s->argc) {
+        size_t at = (size_t)(p - s->str);
+        return at < s->whole ? s->argv[at] : made_of(s, at, false);
+    }
     if (p >= store_names && p < store_names + STORE_NAME_COUNT)
         return names[p - store_names];
     return keep(s, RedisModule_CreateString(NULL, p->ptr, p->len));
@@ -293,8 +336,12 @@ struct store_id store_stream_last(struct store_key *stream)
 
 static RedisModuleString **strings_of(struct store *s, const struct sl_str *item, size_t count)
 {
-    if (item >= s->str && item < s->str + s->argc)
-        return &s->argv[item - s->str];
+    if (item >= s->str && item < s->str + s->argc) {
+        size_t at = (size_t)(item - s->str);
+        for (size_t i = 0; i < count && at >= s->whole; i++)
+            (void)made_of(s, at + i, i % 2 == 0);
+        return at < s->whole ? &s->argv[at] : &s->made[at - s->whole];
+    }
     RedisModuleString **strings = pool(s, count * sizeof(RedisModuleString *));
     for (size_t i = 0; i < count; i++)
         strings[i] = keep(s, RedisModule_CreateString(NULL, item[i].ptr, item[i].len));
@@ -313,13 +360,27 @@ static void note_id(struct store *s, struct store_id id)
     s->ids++;
 }
 
+/* Of a repeat: the id that the entry got the first time. */
+static bool next_given(struct store *s, struct store_id *out)
+{
+    if (s->next_id < s->ids_end)
+        return parse_id(s->str[s->next_id++], out);
+    struct sl_str id = s->ids_left;
+    const char *blank = memchr(id.ptr, ' ', id.len);
+    if (blank != NULL)
+        id.len = (size_t)(blank - id.ptr);
+    size_t used = blank != NULL ? id.len + 1 : id.len;
+    s->ids_left = sl_str_n(s->ids_left.ptr + used, s->ids_left.len - used);
+    return parse_id(id, out);
+}
+
 struct store_id store_stream_add(struct store_key *stream, const struct sl_str *item, size_t count)
 {
     struct store *s = stream->store;
     struct store_id given = {0, 0};
     RedisModuleStreamID id = {0, 0};
     int flags = REDISMODULE_STREAM_ADD_AUTOID;
-    if (s->is_repeat && s->next_id < s->ids_end && parse_id(s->str[s->next_id++], &given)) {
+    if (s->is_repeat && next_given(s, &given)) {
         id = (RedisModuleStreamID){given.ms, given.seq};
         flags = 0;
     }
@@ -466,18 +527,34 @@ void store_reply_hash(struct store *s, struct store_key *hash)
 
 /* ---- one call ---- */
 
-static bool store_begin(struct store *s, RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
+static void *on_take(void *arg, size_t n)
 {
+    return take(arg, n);
+}
+
+/* The strings of the command as it came. is_packed: the last one is a pack, and what is in it follows. NULL, or what is wrong. */
+static const char *store_begin(struct store *s, RedisModuleCtx *ctx, RedisModuleString **argv, int argc,
+                               bool is_packed)
+{
+    size_t whole = (size_t)argc, packed = 0, bytes = 0;
+    struct sl_str pack = view(argv[argc - 1]);
     block.used = 0; /* of the call before */
-    *s = (struct store){.ctx = ctx, .argv = argv, .argc = (size_t)argc};
-    struct sl_str *str = take(s, (size_t)argc * sizeof *str);
-    size_t bytes = 0;
-    for (int i = 0; i < argc; i++) {
+    *s = (struct store){.ctx = ctx, .argv = argv, .whole = whole, .ids_left = SL_STR_NONE};
+    if (is_packed && !bus_pack_count(pack, &packed))
+        return "BAD pack";
+    s->argc = whole + packed;
+    struct sl_str *str = take(s, s->argc * sizeof *str);
+    for (size_t i = 0; i < whole; i++) {
         str[i] = view(argv[i]);
         bytes += str[i].len;
     }
     s->str = str;
-    return bytes <= ARGS_BYTES_MAX;
+    if (bytes > ARGS_BYTES_MAX)
+        return "BAD size: more than 256 MiB of arguments";
+    s->made = pool(s, packed * sizeof(RedisModuleString *));
+    if (packed > 0 && !bus_pack_read(pack, ARGS_BYTES_MAX, str + whole, on_take, s))
+        return "BAD pack";
+    return NULL;
 }
 
 static void store_end(struct store *s)
@@ -488,16 +565,24 @@ static void store_end(struct store *s)
         RedisModule_FreeString(NULL, k->string);
 }
 
-/* numkeys, keys, operation, clock, count of ids, ids, arguments (those that only listeners want left out). */
-static void repeat_elsewhere(struct store *s, const char *operation, size_t keys)
+/* numkeys, keys, operation and clock: the beginning of both repeats. Returns how many strings. */
+static size_t repeat_head(struct store *s, RedisModuleString **v, const char *operation, size_t keys)
 {
-    size_t from = s->left_out != NULL ? (size_t)(s->left_out - s->str) : s->argc, n = 0,
-           to = s->left_out != NULL ? (size_t)(s->left_out_to - s->str) : s->argc;
-    RedisModuleString **v = pool(s, (s->argc + s->ids + APPLY_HEAD + 1) * sizeof(RedisModuleString *));
+    size_t n = 0;
     for (size_t i = 1; i < 2 + keys; i++)
         v[n++] = s->argv[i];
     v[n++] = keep(s, RedisModule_CreateString(NULL, operation, strlen(operation)));
     v[n++] = keep(s, RedisModule_CreateStringFromLongLong(NULL, s->clock_ms));
+    return n;
+}
+
+/* ... count of ids, ids, arguments (those that only listeners want left out). */
+static void repeat_elsewhere(struct store *s, const char *operation, size_t keys)
+{
+    size_t from = s->left_out != NULL ? (size_t)(s->left_out - s->str) : s->argc,
+           to = s->left_out != NULL ? (size_t)(s->left_out_to - s->str) : s->argc;
+    RedisModuleString **v = pool(s, (s->argc + s->ids + APPLY_HEAD + 1) * sizeof(RedisModuleString *));
+    size_t n = repeat_head(s, v, operation, keys);
     v[n++] = keep(s, RedisModule_CreateStringFromLongLong(NULL, (long long)s->ids));
     for (const struct given_id *g = s->first_id; g != NULL; g = g->next)
         v[n++] = keep(s, RedisModule_CreateStringPrintf(NULL, "%llu-%llu", (unsigned long long)g->id.ms,
@@ -511,22 +596,75 @@ static void repeat_elsewhere(struct store *s, const char *operation, size_t keys
     (void)RedisModule_Replicate(s->ctx, "sluice.apply_1", "v", v, n);
 }
 
+/* "ms-seq ms-seq ...", as next_given reads them. */
+static struct sl_str ids_text(struct store *s)
+{
+    size_t most = s->ids * (2 * SL_DIGITS_MAX + 2);
+    char *text = take(s, most + 1), *at = text;
+    for (const struct given_id *g = s->first_id; g != NULL; g = g->next) {
+        char digits[2 * SL_DIGITS_MAX + 1], *end = digits + sizeof digits;
+        char *start = sl_digits_before(end, g->id.seq);
+        *--start = '-';
+        start = sl_digits_before(start, g->id.ms);
+        if (at > text)
+            *at++ = ' ';
+        memcpy(at, start, (size_t)(end - start));
+        at += end - start;
+    }
+    return sl_str_n(text, (size_t)(at - text));
+}
+
+/* The pack as it came; for a file without what only listeners want. */
+static RedisModuleString *pack_to_repeat(struct store *s)
+{
+    RedisModuleString *whole = s->argv[s->whole - 1];
+    const struct sl_str zero = SL_STR("0");
+    struct sl_str before, behind;
+    if (s->left_out == NULL || s->left_out + 1 == s->left_out_to ||
+        (RedisModule_GetContextFlags(s->ctx) & REDISMODULE_CTX_FLAGS_AOF) == 0)
+        return whole;
+    size_t from = (size_t)(s->left_out - s->str) - s->whole,
+           to = (size_t)(s->left_out_to - s->str) - s->whole;
+    if (!bus_pack_cut(view(whole), from, to, &before, &behind))
+        return whole; /* longer than need be: listeners of a repeat hear nothing anyway */
+    char *bytes = take(s, before.len + bus_pack_size(zero.len) + behind.len), *at = bytes;
+    memcpy(at, before.ptr, before.len);
+    at = bus_pack_put(at + before.len, zero);
+    memcpy(at, behind.ptr, behind.len);
+    return keep(s, RedisModule_CreateString(NULL, bytes, (size_t)(at - bytes) + behind.len));
+}
+
+static void repeat_packed_elsewhere(struct store *s, const char *operation, size_t keys)
+{
+    RedisModuleString **v = pool(s, (keys + 1 + APPLY_HEAD + 1) * sizeof(RedisModuleString *));
+    size_t n = repeat_head(s, v, operation, keys);
+    struct sl_str ids = ids_text(s);
+    v[n++] = keep(s, RedisModule_CreateString(NULL, ids.ptr, ids.len));
+    v[n++] = pack_to_repeat(s);
+    (void)RedisModule_Replicate(s->ctx, "sluice.apply_2", "v", v, n);
+}
+
 /* How many keys follow argument 1; false: they do not fit. */
 static bool keys_of(const struct store *s, uint64_t *keys)
 {
-    return s->argc > 2 && sl_str_uint(s->str[1], keys) == SL_OK && *keys <= s->argc - 2;
+    return s->whole > 2 && sl_str_uint(s->str[1], keys) == SL_OK && *keys <= s->whole - 2;
 }
 
-static int run(RedisModuleCtx *ctx, const struct functions_entry *f, RedisModuleString **argv, int argc)
+static int run(RedisModuleCtx *ctx, const struct functions_entry *f, RedisModuleString **argv, int argc,
+               bool is_packed)
 {
     struct store s;
     uint64_t keys = 0;
-    if (!store_begin(&s, ctx, argv, argc))
-        return RedisModule_ReplyWithError(ctx, "BAD size: more than 256 MiB of arguments");
-    if (!keys_of(&s, &keys))
+    const char *wrong = store_begin(&s, ctx, argv, argc, is_packed);
+    if (wrong != NULL)
+        return RedisModule_ReplyWithError(ctx, wrong);
+    if (!keys_of(&s, &keys) || (is_packed && s.whole != 3 + keys))
         return RedisModule_ReplyWithError(ctx, "ERR Number of keys can't be greater than number of args");
-    functions_run(f, &s, &s.str[2], (size_t)keys, &s.str[2 + keys], s.argc - 2 - (size_t)keys);
-    if (s.is_written)
+    size_t at = is_packed ? s.whole : 2 + (size_t)keys;
+    functions_run(f, &s, &s.str[2], (size_t)keys, &s.str[at], s.argc - at);
+    if (s.is_written && is_packed)
+        repeat_packed_elsewhere(&s, f->name, (size_t)keys);
+    else if (s.is_written)
         repeat_elsewhere(&s, f->name, (size_t)keys);
     store_end(&s);
     return REDISMODULE_OK;
@@ -547,33 +685,64 @@ static int64_t clock_of(struct sl_str text)
 }
 
 /* Only from an append-only file or a primary: nobody else may choose ids and clocks. */
-static int on_apply(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
+static bool may_repeat(RedisModuleCtx *ctx)
+{
+    return (RedisModule_GetContextFlags(ctx) &
+            (REDISMODULE_CTX_FLAGS_LOADING | REDISMODULE_CTX_FLAGS_REPLICATED)) != 0;
+}
+
+static int refuse_repeat(RedisModuleCtx *ctx, const char *words)
+{
+    RedisModule_Log(ctx, "warning",
+                    "sluice: a repeat that cannot be read: was it written by a newer version?");
+    return RedisModule_ReplyWithError(ctx, words);
+}
+
+/* The arguments begin at `at`. */
+static int repeat(struct store *s, const struct functions_entry *f, size_t keys, size_t at)
+{
+    s->is_repeat = true;
+    s->clock_ms = clock_of(s->str[2 + keys + 1]);
+    functions_run(f, s, &s->str[2], keys, &s->str[at], s->argc - at);
+    if (!s->is_written || s->next_id != s->ids_end || s->ids_left.len > 0)
+        RedisModule_Log(s->ctx, "warning", "sluice: a repeat of %s did not do what it did the first time",
+                        f->name);
+    store_end(s);
+    return RedisModule_ReplicateVerbatim(s->ctx); /* on to the replicas of a replica, and to its own file */
+}
+
+static int on_apply_1(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
 {
     struct store s;
     uint64_t keys = 0, ids = 0;
     const struct functions_entry *f = NULL;
-    int flags = RedisModule_GetContextFlags(ctx);
-    if ((flags & (REDISMODULE_CTX_FLAGS_LOADING | REDISMODULE_CTX_FLAGS_REPLICATED)) == 0)
+    if (!may_repeat(ctx))
         return RedisModule_ReplyWithError(ctx, "ERR sluice.apply_1 is for append-only files and replicas");
-    if (store_begin(&s, ctx, argv, argc) && keys_of(&s, &keys) && s.argc > 2 + keys + APPLY_HEAD - 1 &&
-        sl_str_uint(s.str[2 + keys + 2], &ids) == SL_OK && ids <= s.argc - 2 - keys - APPLY_HEAD)
+    if (store_begin(&s, ctx, argv, argc, false) == NULL && keys_of(&s, &keys) &&
+        s.argc > 2 + keys + APPLY_HEAD - 1 && sl_str_uint(s.str[2 + keys + 2], &ids) == SL_OK &&
+        ids <= s.argc - 2 - keys - APPLY_HEAD)
         f = entry_named(s.str[2 + keys]);
-    if (f == NULL) {
-        RedisModule_Log(ctx, "warning",
-                        "sluice: a repeat that cannot be read: was it written by a newer version?");
-        return RedisModule_ReplyWithError(ctx, "ERR sluice.apply_1 cannot be read");
-    }
-    size_t head = 2 + (size_t)keys + APPLY_HEAD, at = head + (size_t)ids;
-    s.is_repeat = true;
-    s.clock_ms = clock_of(s.str[head - 2]);
-    s.next_id = head;
-    s.ids_end = at;
-    functions_run(f, &s, &s.str[2], (size_t)keys, &s.str[at], s.argc - at);
-    if (!s.is_written || s.next_id != s.ids_end)
-        RedisModule_Log(ctx, "warning", "sluice: a repeat of %s did not do what it did the first time",
-                        f->name);
-    store_end(&s);
-    return RedisModule_ReplicateVerbatim(ctx); /* on to the replicas of a replica, and to its own file */
+    if (f == NULL)
+        return refuse_repeat(ctx, "ERR sluice.apply_1 cannot be read");
+    s.next_id = 2 + (size_t)keys + APPLY_HEAD;
+    s.ids_end = s.next_id + (size_t)ids;
+    return repeat(&s, f, (size_t)keys, s.ids_end);
+}
+
+static int on_apply_2(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
+{
+    struct store s;
+    uint64_t keys = 0;
+    const struct functions_entry *f = NULL;
+    if (!may_repeat(ctx))
+        return RedisModule_ReplyWithError(ctx, "ERR sluice.apply_2 is for append-only files and replicas");
+    if (store_begin(&s, ctx, argv, argc, true) == NULL && keys_of(&s, &keys) &&
+        s.whole == 2 + keys + APPLY_HEAD + 1)
+        f = entry_named(s.str[2 + keys]);
+    if (f == NULL)
+        return refuse_repeat(ctx, "ERR sluice.apply_2 cannot be read");
+    s.ids_left = s.str[2 + keys + 2];
+    return repeat(&s, f, (size_t)keys, s.whole);
 }
 
 static int on_about(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
@@ -596,7 +765,14 @@ static int on_about(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
         static const struct functions_entry *entry;                                                          \
         if (entry == NULL)                                                                                   \
             entry = entry_named(SL_STR(#name));                                                              \
-        return run(ctx, entry, argv, argc);                                                                  \
+        return run(ctx, entry, argv, argc, false);                                                           \
+    }                                                                                                        \
+    static int on_packed_##name(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)                     \
+    {                                                                                                        \
+        static const struct functions_entry *entry;                                                          \
+        if (entry == NULL)                                                                                   \
+            entry = entry_named(SL_STR(#name));                                                              \
+        return run(ctx, entry, argv, argc, true);                                                            \
     }
 OPERATIONS(X)
 #undef X
@@ -605,7 +781,7 @@ static const struct {
     const char *name, *command;
     RedisModuleCmdFunc run;
 } commands[] = {
-#define X(name) {#name, "sluice." #name, on_##name},
+#define X(name) {#name, "sluice." #name, on_##name}, {#name, "sluice.packed_1." #name, on_packed_##name},
     OPERATIONS(X)
 #undef X
 };
@@ -646,7 +822,8 @@ int RedisModule_OnLoad(RedisModuleCtx *ctx, RedisModuleString **argv, int argc)
                                        f->is_refused_when_full ? "write deny-oom" : "write"))
             return REDISMODULE_ERR;
     }
-    if (!make_command(ctx, "sluice.apply_1", on_apply, "write") ||
+    if (!make_command(ctx, "sluice.apply_1", on_apply_1, "write") ||
+        !make_command(ctx, "sluice.apply_2", on_apply_2, "write") ||
         RedisModule_CreateCommand(ctx, "sluice.about_1", on_about, "readonly fast", 0, 0, 0) !=
             REDISMODULE_OK)
         return REDISMODULE_ERR;

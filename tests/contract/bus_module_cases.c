@@ -6,6 +6,7 @@
 #include "tests/contract/bus_world.h"
 
 #include "bus/bus_priv.h"
+#include "bus/pack.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -190,10 +191,40 @@ static void a_replica_holds_the_same(void **state)
     w->is_finished = true;
 }
 
+/* As an older process asks: every argument by itself. */
+static void calls_that_are_not_packed_are_repeated_too(void **state)
+{
+    struct world *w = *state;
+    for (int i = 1; i <= 3; i++) {
+        (void)world_say(w, "sluice.accept_1 2 in:{3} sess:{3}:s n %d 100 5 50 60000 4 t message id m%d", i,
+                        i);
+        assert_int_equal(w->err, SL_OK);
+    }
+    const char *text =
+        world_say(w, "sluice.acquire_1 5 meta:{3} in:{3} timers:{3} num:{3} relay:{3} A 1000 60000 0");
+    assert_int_equal(strncmp(text, "[ok ", 4), 0);
+    unsigned long long epoch = strtoull(text + 4, NULL, 10);
+    (void)world_say(w,
+                    "sluice.commit_1 " HEAD " %llu A 0-0 1-0 2000 0 3 500 1 conv:{3}:x s {} 1 1 1 log:{3}:x "
+                    "conv:{3}:x 1 entry 2 b batch 0 0 0 0 1 push:{3}:x payload",
+                    epoch);
+    assert_int_equal(w->err, SL_OK);
+    assert_non_null(strstr(world_say(w, "INFO commandstats"), "cmdstat_sluice.commit_1:calls=1"));
+    char *before = digest(w);
+    restart_killed(w);
+    char *after = digest(w);
+    assert_string_equal(after, before);
+    free(after);
+    free(before);
+    w->is_finished = true;
+}
+
 static void nobody_else_may_repeat(void **state)
 {
     struct world *w = *state;
     (void)world_say(w, "sluice.apply_1 1 in:{3} answer_1 0 1 9-9 2 t answer");
+    assert_int_equal(w->err, SL_EREFUSED);
+    (void)world_say(w, "sluice.apply_2 1 in:{3} answer_1 0 9-9 pack");
     assert_int_equal(w->err, SL_EREFUSED);
     world_expect(w, "0", "EXISTS in:{3}");
     w->is_finished = true;
@@ -358,6 +389,62 @@ static void random_arguments_leave_the_server_standing(void **state)
     w->is_finished = true;
 }
 
+/* Items of a pack with a bit changed here and there, and bytes that are none. */
+static size_t random_pack(uint64_t *r, char out[256])
+{
+    static const char *const WORDS[] = {"0", "1", "2", "4", "t", "x", "answer", "n", "100", "60000"};
+    char *at = out;
+    for (size_t i = 0, n = below(r, 12); i < n; i++) {
+        const char *word = WORDS[below(r, sizeof WORDS / sizeof WORDS[0])];
+        if (below(r, 4) == 0)
+            at = bus_pack_put_shared(at, below(r, 4), sl_str_c(word), sl_str_c("y"));
+        else
+            at = bus_pack_put(at, sl_str_c(word));
+    }
+    for (size_t n = below(r, 3); n > 0 && at > out; n--)
+        out[below(r, (size_t)(at - out))] = (char)below(r, 256);
+    for (size_t n = below(r, 8) == 0 ? below(r, 6) : 0; n > 0; n--)
+        *at++ = (char)below(r, 256);
+    return (size_t)(at - out);
+}
+
+static void random_packs_leave_the_server_standing(void **state)
+{
+    static const char *const CALLS[][2] = {{"sluice.packed_1.answer_1", "1 in:{3}"},
+                                           {"sluice.packed_1.accept_1", "2 in:{3} sess:{3}:s"},
+                                           {"sluice.packed_1.commit_1", HEAD},
+                                           {"sluice.packed_1.answer_1", "9 in:{3}"}};
+    struct world *w = *state;
+    struct bus_args a;
+    uint64_t r = 7, taken = 0;
+    char line[256], pack[256];
+    bus_args_init(&a);
+    for (size_t i = 0; i < 4000; i++) {
+        size_t which = below(&r, sizeof CALLS / sizeof CALLS[0]);
+        bus_args_clear(&a);
+        bus_args_c(&a, CALLS[which][0]);
+        (void)snprintf(line, sizeof line, "%s", CALLS[which][1]);
+        for (char *save = NULL, *p = strtok_r(line, " ", &save); p != NULL; p = strtok_r(NULL, " ", &save))
+            bus_args_copy(&a, sl_str_c(p));
+        if (below(&r, 16) != 0)
+            bus_args_str(&a, sl_str_n(pack, random_pack(&r, pack)));
+        (void)world_send(w, &a);
+        taken += w->err == SL_OK ? 1 : 0;
+    }
+    for (int i = 0; i < 3; i++) /* and one that is certain to be taken */
+        taken += strchr(world_say(w, "FCALL answer_1 1 in:{3} 4 t answer x hi"), '-') != NULL ? 1 : 0;
+    bus_args_fini(&a);
+    assert_int_equal(w->losses, 0);
+    assert_true(taken >= 3);
+    char *before = digest(w);
+    restart_killed(w);
+    char *after = digest(w);
+    assert_string_equal(after, before);
+    free(before);
+    free(after);
+    w->is_finished = true;
+}
+
 #define MODULE(f)                                                                                            \
     {                                                                                                        \
         "module: " #f, f, world_setup_module, world_teardown, NULL                                           \
@@ -368,10 +455,12 @@ int run_module_cases(void)
     const struct CMUnitTest cases[] = {
         MODULE(the_append_only_file_rebuilds_the_same_bytes),
         WORLD_OWN(a_replica_holds_the_same),
+        MODULE(calls_that_are_not_packed_are_repeated_too),
         MODULE(nobody_else_may_repeat),
         MODULE(a_server_restarted_without_the_module_is_used_all_the_same),
         WORLD_OWN(a_module_of_another_build_is_left_alone),
         MODULE(random_arguments_leave_the_server_standing),
+        MODULE(random_packs_leave_the_server_standing),
     };
     return cmocka_run_group_tests_name("module", cases, NULL, NULL);
 }

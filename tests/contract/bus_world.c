@@ -333,7 +333,7 @@ int world_setup_module(void **state)
     world_open(*state, WORLD_MODULE);
     w = *state;
     assert_int_equal(strncmp(world_say(w, "FCALL renew_1 1 meta:{0} 1 A 1"), "!EFENCED", 8), 0);
-    assert_non_null(strstr(world_say(w, "INFO commandstats"), "cmdstat_sluice.renew_1:calls=1"));
+    assert_non_null(strstr(world_say(w, "INFO commandstats"), "cmdstat_sluice.packed_1.renew_1:calls=1"));
     return 0;
 }
 
