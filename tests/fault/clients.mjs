@@ -9,6 +9,7 @@ import crypto from 'node:crypto';
 import WebSocket from 'ws';
 
 const CONNECT_MS = 2000, SILENT_MS = 2500, PONG_MS = 1500, BACKOFF_MS = [30, 60, 120, 250, 500];
+export const OFFLINE_MS = 1500; // rules.offline_ms of the world
 
 class Topic {
     constructor(name) {
@@ -83,7 +84,8 @@ export class Client {
             topic.timer = null;
         }
         const wait = BACKOFF_MS[Math.min(this.failures++, BACKOFF_MS.length - 1)];
-        this.reconnectTimer = setTimeout(() => this.connect(), wait + this.random.integer(0, wait));
+        this.reconnectTimer = setTimeout(() => this.connect(), wait + this.random.integer(0, wait) + (this.absentMs ?? 0));
+        this.absentMs = 0;
     }
 
     // Called often: notices a dead connection as a page would.
@@ -485,11 +487,12 @@ export class Agent extends Client {
         return undefined;
     }
 
-    // She closes her console and is back a little later: her gateway tells the desk both.
+    // She closes her console and is back a little later, every other time not before the desk has missed her (rules.offline_ms).
     goAway() {
         this.leavesAt = undefined;
         this.absences = (this.absences ?? 0) + 1;
         this.failures = BACKOFF_MS.length - 1 - this.random.integer(0, 2);
+        this.absentMs = this.absences % 2 === 1 ? OFFLINE_MS + this.random.integer(500, 1500) : 0;
         this.socket.close(1000);
     }
 

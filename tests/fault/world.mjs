@@ -8,6 +8,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Redis from 'ioredis';
 import { BIN, freePort, sleep } from '../e2e/lib/sluice.mjs';
+import { OFFLINE_MS } from './clients.mjs';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 export { sleep };
@@ -154,7 +155,7 @@ export class World {
             lines.push(`  ${name}:`, `    tenant: ${TENANT}`, `    name: ${name}`, `    password_hash: "${this.passwordHash}"`,
                        `    queues: [${QUEUES.join(', ')}]`, `    capacity: ${capacity}`);
         lines.push('router:', '  lease: 1500ms', '  survey: 250ms');
-        const set = { bot_answer_ms: 8000, offline_ms: 1500, accept_ms: 15000, presence_ms: 15000, place_ms: 2000, queue_repeat_ms: 20000, ...rules };
+        const set = { bot_answer_ms: 8000, offline_ms: OFFLINE_MS, accept_ms: 15000, presence_ms: 15000, place_ms: 2000, queue_repeat_ms: 20000, ...rules };
         lines.push('rules:', '  language: en', ...Object.entries(set).map(([k, v]) => `  ${k}: ${v}`));
         return lines.concat(extra, '').join('\n');
     }
