@@ -39,6 +39,12 @@ bool part_is_leased(const struct part *p)
            sl_loop_mono_ms(part_loop(p)) - p->lease_sent_mono_ms < p->cfg.lease_ms;
 }
 
+bool part_has_deeds(const struct part *p)
+{
+    const struct event *deeds;
+    return p->state == PART_RUNNING && p->is_committing && effects_deeds(p->fx, &deeds) > 0;
+}
+
 struct sl_loop *part_loop(const struct part *p)
 {
     return bus_loop(p->cfg.bus);

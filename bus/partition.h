@@ -58,6 +58,8 @@ int64_t part_epoch(const struct part *p); /* lease epoch while it runs */
 /* Does the lease last for sure, by our own clock? What is done outside the store asks this first: it narrows the
  * time in which two owners act, and cannot close it. */
 bool part_is_leased(const struct part *p);
+/* A commit with deeds is under way. A release now would not wait for it: the store may keep what it says, and nobody would do it. */
+bool part_has_deeds(const struct part *p);
 /* Time since the oldest event that was read but not committed, ms; 0 when there is none. For /readyz and the
  * gauge. */
 uint64_t part_lag_ms(const struct part *p);

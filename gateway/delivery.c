@@ -401,10 +401,12 @@ void gw_delivery_release(struct gw_delivery *d)
 
 bool gw_delivery_is_idle(const struct gw_delivery *d)
 {
-    size_t jobs = 0;
-    for (size_t i = 0; i < d->count; i++)
-        jobs += d->senders[i]->job_count;
-    return jobs == 0;
+    for (size_t i = 0; i < d->count; i++) {
+        const struct gw_sender *s = d->senders[i];
+        if (s->job_count > 0 || (s->part != NULL && part_has_deeds(s->part)))
+            return false;
+    }
+    return true;
 }
 
 bool gw_delivery_is_released(const struct gw_delivery *d)

@@ -80,7 +80,8 @@ const char *gw_delivery_tag(const struct gw_delivery *d, size_t i); /* of the la
 bool gw_delivery_stands(const struct gw_delivery *d, char *words, size_t size);
 void gw_delivery_stop(struct gw_delivery *d);
 void gw_delivery_release(struct gw_delivery *d);
-bool gw_delivery_is_idle(const struct gw_delivery *d);     /* no job is out, every word is in its log */
+bool gw_delivery_is_idle(
+    const struct gw_delivery *d); /* no job is out or about to be, every word is in its log */
 bool gw_delivery_is_released(const struct gw_delivery *d); /* no lease is held */
 
 #endif

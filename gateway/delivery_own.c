@@ -148,7 +148,8 @@ static size_t share_of(const struct gw_delivery *d)
 
 void gw_delivery_go_if_done(struct gw_sender *s)
 {
-    if (!s->is_leaving || s->job_count > 0 || part_state_now(s->part) != PART_RUNNING)
+    if (!s->is_leaving || s->job_count > 0 || part_state_now(s->part) != PART_RUNNING ||
+        part_has_deeds(s->part))
         return;
     sl_log(SL_INFO, "delivery lane is left to another gateway", SL_KV("inbox", s->box->inbox.name));
     s->is_leaving = false;
