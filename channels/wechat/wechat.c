@@ -193,6 +193,11 @@ static void read_texts(struct wechat *wc, const struct sl_config *cfg)
     wc->kf_account = is_oa ? copy_key(wc, cfg, "kf_account") : sl_strdup("");
     wc->api_url = copy_key(wc, cfg, "api_url");
     wc->freshness_ms = number_key(wc, cfg, "freshness");
+    if (is_kf) {
+        char key[CHAN_KEY_MAX];
+        chan_key(wc->ch, "kf_take_back", key);
+        wc->kf_take_back = sl_config_bool(cfg, key);
+    }
     if (wc->product == WECHAT_WECOM)
         wc->duplicate_check_s = number_key(wc, cfg, "duplicate_check") / 1000;
     if (!is_oa)
@@ -374,6 +379,7 @@ static const struct sl_key wecom_keys[] = {
 static const struct sl_key kf_keys[] = {
     COMMON_KEYS, WORK_KEYS,
     {"inboxes.*.open_kfid", SL_CFG_STR, "", 0, 0, false, "the service account, when there is one: fetched from at start, too"},
+    {"inboxes.*.kf_take_back", SL_CFG_BOOL, "false", 0, 0, false, "a session that waits for, or is with, a person in WeCom's own client is taken back when we send"},
     {"inboxes.*.welcome", SL_CFG_STR, "", 0, 0, false, "said to a customer who enters, when the platform allows it; empty: nothing"},
     {.key = NULL}};
 

@@ -47,7 +47,7 @@ struct wechat_token {
 
 /* ---- sending ---- */
 
-enum wechat_step { SEND_TOKEN, SEND_READ, SEND_UPLOAD, SEND_POST, SEND_PASSIVE, SEND_DONE };
+enum wechat_step { SEND_TOKEN, SEND_READ, SEND_UPLOAD, SEND_POST, SEND_STATE, SEND_PASSIVE, SEND_DONE };
 struct wechat_job {
     struct wechat_job *next, **prev;
     struct wechat *wc;
@@ -61,6 +61,7 @@ struct wechat_job {
     char used_token[1024];
     int64_t asked_unix_ms;      /* of the message that a passive answer belongs to */
     unsigned calls;             /* callbacks under way that name this job; its memory goes at 0 */
+    bool has_asked_state;       /* kf: after 95018 */
     bool is_settled, is_posted; /* posted: the send itself may have left */
     unsigned polls;
     struct sl_buf answer; /* passive: as it stands in the shared value */
@@ -139,6 +140,7 @@ struct wechat {
     size_t event_count;
     struct wechat_key key;
     int64_t freshness_ms, duplicate_check_s;
+    bool kf_take_back;
     struct sl_http *http;
     unsigned http_calls;
     bool is_up_due, is_draining, is_closing, is_holder;
@@ -182,7 +184,11 @@ sl_err wechat_api(struct wechat *wc, const char *path, const char *token, const 
                   struct sl_str body, size_t max_bytes, sl_http_fn fn, void *arg) SL_MUST_CHECK;
 void wechat_url_part(struct sl_buf *out, struct sl_str text); /* percent-encoded */
 
+/* wechat_state.c: after 95018. false: it was asked before, or cannot be; then the refusal stands. */
+bool wechat_state_ask(struct wechat_job *j);
+
 /* wechat_send.c */
+void wechat_job_post(struct wechat_job *j); /* the call itself, again */
 sl_err wechat_send(struct chan *ch, const struct chan_send *s, struct chan_job *job);
 void wechat_typing(struct chan *ch, struct sl_str address, bool is_typing);
 void wechat_job_settle(struct wechat_job *j, const struct chan_result *r);

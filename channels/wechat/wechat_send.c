@@ -174,6 +174,13 @@ static void on_uploaded(void *arg, const struct sl_http_answer *a)
     wechat_finish(wc);
 }
 
+#define KF_STATE_REFUSED 95018 /* send_msg: the session is in a state that forbids it */
+
+void wechat_job_post(struct wechat_job *j)
+{
+    job_go(j, SEND_POST);
+}
+
 static void settle_by_answer(struct wechat_job *j, struct sl_str body)
 {
     struct wechat_result r;
@@ -188,8 +195,10 @@ static void settle_by_answer(struct wechat_job *j, struct sl_str body)
         wechat_count("sent");
         wechat_alarm_clear(j->wc);
         wechat_job_settle(j, &(struct chan_result){.outcome = CHAN_SENT, .remote_id = r.remote_id});
-    } else {
+    } else if (r.error->code != KF_STATE_REFUSED || !wechat_state_ask(j)) {
         fail_by(j, r.error);
+    } else {
+        j->step = SEND_STATE;
     }
     json_decref(hold);
 }
@@ -423,6 +432,7 @@ static void job_go(struct wechat_job *j, enum wechat_step step)
         wechat_passive_begin(j);
         return;
     case SEND_UPLOAD: /* entered by upload() */
+    case SEND_STATE:  /* and by settle_by_answer() */
     case SEND_DONE:
         return;
     }

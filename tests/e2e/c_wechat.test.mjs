@@ -330,3 +330,28 @@ test('the simulated platform serves another client, too', async t => {
   wrong.prefix = api.prefix;
   await assert.rejects(wrong.ensureAccessToken(), /40125|invalid appsecret/);
 });
+
+test("a session of customer service that is not ours: the agent is told whose it is; it is taken back when that is configured", async t => {
+  const { s, fake } = await world(t);
+  const failed = async who => until(() => `${who}: a failed send: ${JSON.stringify(fake.journal.slice(-4))}`, async () => (await history(s, 'kefu', who)).find(e => e.m.data?.code === 'delivery' && e.m.data.state === 'failed'), 15000);
+  for (const [who, state, words] of [['wmHuman', 3, /person in WeCom/], ['wmQueue', 2, /WeCom's own queue/], ['wmEnded', 4, /has ended/]]) {
+    fake.kfState.set(who, state);
+    await fake.customer({ product: 'kf', from: who, text: '你好' });
+    assert.match(JSON.stringify((await failed(who)).m), words);
+    assert.equal(fake.kfState.get(who), state); // not ours to change
+    assert.equal(sends(fake, who).length, 0);
+  }
+  await s.gateways[0].term();
+  const taking = await s.addGateway({ inboxes: { kefu: { kf_take_back: true } } });
+  taking.start();
+  await s.readyGateway(taking);
+  fake.actions.point({ kf: `${s.url(1)}/wechat_kf/kefu` });
+  for (const [who, state] of [['wmHuman2', 3], ['wmQueue2', 2]]) {
+    fake.kfState.set(who, state);
+    await fake.customer({ product: 'kf', from: who, text: '你好' });
+    await heard(fake, who, '您好', 30000);
+    assert.equal(fake.kfState.get(who), 1);
+    assert.equal(sends(fake, who).length, 1);
+  }
+  await s.stop();
+});
