@@ -190,7 +190,7 @@ static void is_sent(struct gw_lane_run *t, struct gw_lane_pair *p)
     if (t->ev->capacity > 0)
         x->parts = t->ev->capacity;
     gw_lane_because(x, SL_STR_NONE, SL_STR_NONE);
-    x->tries = 0;
+    x->tries = x->doubts = 0;
     if (x->part >= x->parts || x->is_lost) {
         gw_lane_end(t, p, t->next, judged(x));
         return;
@@ -265,6 +265,8 @@ static void is_unknown(struct gw_lane_run *t, struct gw_lane_pair *p, struct gw_
         policy = LANE_IDEMPOTENT;
     fx_changed(t->fx, x);
     x->tries++;
+    x->doubts++;
+    x->doubted = x->attempt;
     if (policy == LANE_AT_MOST_ONCE || !is_worth_another(t, x)) {
         stays_unknown(t, p, next);
         return;
@@ -339,6 +341,8 @@ static void on_word(struct gw_lane_run *t, enum word word)
         return;
     case WORD_FAILED:
         breaker_counts(t, has_hint(t, "account") || has_hint(t, "retry"));
+        if (was_asking)
+            p->send->doubts = 0; /* who was asked speaks of all tries */
         is_failed(t, p);
         return;
     case WORD_UNKNOWN:
@@ -353,6 +357,7 @@ static void on_word(struct gw_lane_run *t, enum word word)
         return;
     case WORD_NEVER:
         breaker_counts(t, false);
+        p->send->doubts = 0;
         gw_lane_go(t, p->send, SEND_QUEUED);
         gw_lane_line_is_ready(t, p->line, p->send);
         return;
@@ -364,11 +369,22 @@ static void on_word(struct gw_lane_run *t, enum word word)
     }
 }
 
+/* The last try is unknown no more. False: it was not; the word was heard before. */
+static bool is_doubt_ended(struct gw_send *x)
+{
+    if (x->doubted != x->attempt)
+        return false;
+    x->doubted = 0;
+    x->doubts--;
+    return true;
+}
+
 /* Nobody waits for this word any more, but it settles what was unknown. */
 static void on_late_word(struct gw_lane_run *t, enum word word)
 {
     struct gw_send *x = t->own.send;
-    if (x->state == SEND_GRACE && t->own.line != NULL && (word == WORD_SENT || word == WORD_FAILED)) {
+    if (x->state == SEND_GRACE && t->own.line != NULL && (word == WORD_SENT || word == WORD_FAILED) &&
+        is_doubt_ended(x)) {
         fx_timer_clear(t->fx, sl_str_c(t->own.line->s.id), "retry", t->own.line->wait_gen);
         t->own.line->wait_gen = 0;
         fx_changed(t->fx, t->own.line);
@@ -379,11 +395,14 @@ static void on_late_word(struct gw_lane_run *t, enum word word)
         return;
     }
     bool is_whole = x->parts <= 1 && t->ev->capacity <= 1;
-    if (x->state != SEND_UNKNOWN || !is_whole || (word != WORD_SENT && word != WORD_FAILED)) {
+    if (x->state != SEND_UNKNOWN || !is_whole || (word != WORD_SENT && word != WORD_FAILED) ||
+        !is_doubt_ended(x)) {
         gw_lane_refuse(t, "stale");
         return;
     }
     fx_changed(t->fx, x);
+    if (word == WORD_FAILED && x->doubts > 0)
+        return; /* an earlier try may have been taken still */
     gw_lane_because(x, t->ev->code, t->ev->text);
     learn_ids(t, x);
     if (x->remote != NULL)

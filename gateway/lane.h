@@ -138,6 +138,8 @@ const char *gw_send_state_name(enum gw_send_state state);
     X(parts)                                                                                                 \
     X(most)    /* parts that the customer's channel grants; 0: any number */                                 \
     X(tries)   /* of this part that failed or are unknown */                                                 \
+    X(doubts)  /* of them, those that may have been taken */                                                 \
+    X(doubted) /* attempt: the last of them */                                                               \
     X(attempt) /* tries begun, ever: names a try */                                                          \
     X(epoch)   /* under which the last one began */                                                          \
     X(ids)     /* provider's ids so far */                                                                   \

@@ -1,6 +1,8 @@
 /* gateway/lane_queue.c - the two ready queues of a lane, what ends, what starts. */
 #include "gateway/lane_priv.h"
 
+#include "base/fault.h"
+
 #include <inttypes.h>
 
 #define DONE_OPEN_MS      3600000
@@ -210,8 +212,11 @@ static void leave_line(struct gw_lane_run *t, struct gw_line *line, struct gw_se
         fx_delete(t->fx, line);
 }
 
+/* What may have been taken in an earlier try has not failed, whatever became of the last one. */
 void gw_lane_end(struct gw_lane_run *t, struct gw_lane_pair *p, struct gw_send *next, enum gw_send_state to)
 {
+    if (to == SEND_FAILED && p->send->doubts > 0 && !sl_mutant("lane-forget-doubts"))
+        to = SEND_UNKNOWN;
     gw_lane_drop_content(p->send);
     gw_lane_go(t, p->send, to);
     gw_lane_keep(t, p->send);

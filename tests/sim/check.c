@@ -228,7 +228,7 @@ bool check_is_drained(struct world *w, const char **why)
     return busy == 0;
 }
 
-/* ---- with nothing under way every message has ended, and none is shown as sent that the provider never had ---- */
+/* ---- with nothing under way every message has ended, as the provider would say ---- */
 
 static void check_send(struct world *w, struct state *s, void *arg)
 {
@@ -239,6 +239,8 @@ static void check_send(struct world *w, struct state *s, void *arg)
     else if (x->state <= SEND_READ && !lanes_has_all(w, s->id))
         sim_fail(w, "message %s is shown as %s, and the provider never had all of it", s->id,
                  gw_send_state_name(x->state));
+    else if (x->state == SEND_FAILED && !x->is_lost && lanes_has_all(w, s->id))
+        sim_fail(w, "message %s is shown as failed, and the provider has all of it", s->id);
 }
 
 static void check_lane(struct world *w, struct state *s, void *arg)

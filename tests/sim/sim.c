@@ -44,6 +44,7 @@ static const char *const mutants[] = {"no-epoch",
                                       "lane-forget-epoch",
                                       "lane-forget-pieces",
                                       "lane-forget-parts",
+                                      "lane-forget-doubts",
                                       "lane-send-unasked"};
 
 static double cpu_s(void)

@@ -255,6 +255,47 @@ static void test_policies_for_unknown(void **state)
     }
 }
 
+/* "Failed" would be a lie when an earlier try may lie on the customer's phone. */
+static void test_what_may_have_been_taken_has_not_failed(void **state)
+{
+    (void)state;
+    static const char *const limits[] = {LIMITS(1), LIMITS(2), LIMITS(3)};
+    for (int i = 0; i < 3; i++) {
+        struct bench *b = bench_new(limits[i]);
+        send_text(b, 0, 1, "a", 0);
+        settle(b, &b->deed[0], "unknown", "", "", 0);
+        while (b->deeds < 2)
+            assert_true(stage_fire(b->s));
+        settle(b, &b->deed[1], "failed", "", "", 0);
+        /* who was asked knows of all tries */
+        assert_string_equal(told(b), b->deed[1].is_query ? "failed" : "unknown");
+        settle(b, &b->deed[1], "failed", "", "", 0); /* the same word again says nothing of the first try */
+        assert_string_equal(told(b), b->deed[1].is_query ? "failed" : "unknown");
+        bench_free(b);
+    }
+}
+
+static void test_a_late_failure_speaks_of_its_own_try(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new(LIMITS(1));
+    send_text(b, 0, 1, "a", 0);
+    settle(b, &b->deed[0], "unknown", "", "", 0);
+    while (b->deeds < 2)
+        assert_true(stage_fire(b->s));
+    settle(b, &b->deed[1], "unknown", "", "", 0);
+    settle(b, &b->deed[1], "failed", "", "", 0); /* late, in the time of grace; the first is unknown still */
+    assert_string_equal(told(b), "unknown");
+    bench_free(b);
+
+    b = bench_new(LIMITS(1));
+    send_text(b, 0, 1, "a", 0);
+    settle(b, &b->deed[0], "unknown", "", "", 0);
+    settle(b, &b->deed[0], "failed", "", "", 0);
+    assert_string_equal(told(b), "failed");
+    bench_free(b);
+}
+
 static void test_takeover_makes_unknown_what_the_old_owner_had_in_flight(void **state)
 {
     (void)state;
@@ -994,6 +1035,8 @@ int main(void)
         cmocka_unit_test(test_failed_for_now_is_tried_again_with_the_same_key),
         cmocka_unit_test(test_account_failure_pauses_the_lane_and_costs_no_try),
         cmocka_unit_test(test_policies_for_unknown),
+        cmocka_unit_test(test_what_may_have_been_taken_has_not_failed),
+        cmocka_unit_test(test_a_late_failure_speaks_of_its_own_try),
         cmocka_unit_test(test_takeover_makes_unknown_what_the_old_owner_had_in_flight),
         cmocka_unit_test(test_word_that_stood_in_the_log_before_the_takeover_counts),
         cmocka_unit_test(test_receipt_before_the_answer_waits_for_it),
