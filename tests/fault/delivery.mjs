@@ -126,13 +126,21 @@ export class DeliveryScenario {
             await redis.kill();
             redis.start();
         } else if (what === 'ambush') {
-            // What is on its way to the store waits there; who sent it dies meanwhile.
-            this.hit('kill -9 of all gateways while redis sleeps');
-            const [redis] = world.of('redis');
+            // What is on its way to the store waits there; who sent it dies meanwhile. When the store dies, too, it is lost on the way: what it
+            // was about must not have begun.
+            const isLost = random.integer(0, 1) === 1, [redis] = world.of('redis');
+            this.hit(isLost ? 'kill -9 of all gateways, and of redis in its sleep' : 'kill -9 of all gateways while redis sleeps');
+            for (let i = 0; i < 8; i++) { // in short breaths: so that it has answered a read, and not yet what follows from it
+                redis.pause();
+                await sleep(20);
+                redis.resume();
+                await sleep(random.integer(1, 4));
+            }
             redis.pause();
             await sleep(random.integer(50, 400));
             await Promise.all(world.of('gateway').map(p => p.kill()));
-            redis.resume();
+            if (isLost) await redis.kill().then(() => redis.start());
+            else redis.resume();
             for (const p of world.of('gateway')) p.start();
         } else if (what === 'pause') {
             this.hit('SIGSTOP gateway');
