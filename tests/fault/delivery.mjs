@@ -211,7 +211,7 @@ export class DeliveryScenario {
     }
 
     async collect() {
-        const { redis } = this.world, world = this.world, conversations = [], sends = {}, dead = [];
+        const { redis } = this.world, world = this.world, conversations = [], sends = {}, dead = [], deadReceipts = [];
         for (const key of await redis.keys('conv:{*}:*')) {
             const [s] = await redis.hmget(key, 's'), state = s ? JSON.parse(s) : null, [, inbox, ...rest] = (state?.addr ?? '').split('/');
             if (!world.channels.includes(inbox)) continue;
@@ -226,8 +226,12 @@ export class DeliveryScenario {
         const early = Object.fromEntries(world.channels.map(name => [name, []]));
         for (const name of world.channels) for (const key of await redis.keys(`pid:{send:${name}}:*`)) early[name].push(key.slice(key.indexOf('}') + 2));
         for (const key of await redis.keys('dead:{*}'))
-            for (const [, fields] of await redis.xrange(key, '-', '+')) { const at = fields.lastIndexOf('x'); if (at >= 0) dead.push(fields[at + 1]); }
-        return { conversations, sends, early, dead, ...this.seen() };
+            for (const [, fields] of await redis.xrange(key, '-', '+')) {
+                const at = fields.lastIndexOf('x'), remote = fields.lastIndexOf('ri');
+                if (at >= 0) dead.push(fields[at + 1]);
+                if (remote >= 0) deadReceipts.push(...fields[remote + 1].split(','));
+            }
+        return { conversations, sends, early, dead, deadReceipts, ...this.seen() };
     }
 
     // What the simulators wrote down.

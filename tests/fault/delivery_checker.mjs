@@ -10,7 +10,7 @@
 //   early: {channel: [provider's id]}                                  receipts whose send the lane does not know (yet), and ids it knows
 //   receipts: {channel: [{id, word, acknowledged}]}
 //   policies: {channel: at_most_once | at_least_once | idempotent | queryable}
-//   dead: [text]                                                       of dead letters
+//   dead: [text], deadReceipts: [provider's id]                        of dead letters
 // }
 
 const TERMINAL = new Set(['sent', 'delivered', 'read', 'failed', 'unknown']);
@@ -23,7 +23,7 @@ export const TITLES = {
     D3: 'none is on a phone twice under at_most_once, at an idempotent or a queryable provider',
     D4: 'none is shown as sent that the provider never took', D5: 'none is shown as failed that the provider took and did not fail',
     D6: 'each conversation reaches the provider in its order', D7: 'no state goes backwards, in the history and for the agent',
-    D8: 'no acknowledged receipt is lost', D9: 'a repeat carries the key of the first try',
+    D8: 'no acknowledged receipt is lost: it is shown, waits, or is in the dead letters', D9: 'a repeat carries the key of the first try',
 };
 
 class Verdict {
@@ -106,6 +106,7 @@ function checkOrder(h, v, isOurs) {
 // A receipt that we acknowledged must be found in what is shown, unless a later one says more. When the answer to the send never came, nobody
 // told us that id: then the message is unknown, and the receipt waits among the lane's early ones.
 function checkReceipts(h, v, isOurs) {
+    const dead = new Set((h.deadReceipts ?? []).map(id => id.toLowerCase()));
     for (const [channel, list] of Object.entries(h.receipts)) {
         const messageOf = new Map(), early = new Set((h.early?.[channel] ?? []).map(id => id.toLowerCase()));
         for (const a of h.accepted[channel] ?? []) messageOf.set(a.id, a);
@@ -118,7 +119,7 @@ function checkReceipts(h, v, isOurs) {
             const states = statesOf(c).get(entry.n) ?? [], isTold = r.word === 'delivered' ? states.some(s => RANK[s] >= RANK.delivered) : states.includes('failed');
             const other = list.some(o => o !== r && o.id === r.id && o.acknowledged && o.word !== r.word && (o.word === 'delivered' || o.word === 'failed'));
             const waits = states.at(-1) === 'unknown' && early.has(r.id.toLowerCase());
-            if (!isTold && !other && !waits) v.wrong('D8', `${channel} ${c.id}/${entry.n}: ${r.word} of ${r.id} was acknowledged, shown is ${states.join(', ') || 'nothing'}`);
+            if (!isTold && !other && !waits && !dead.has(r.id.toLowerCase())) v.wrong('D8', `${channel} ${c.id}/${entry.n}: ${r.word} of ${r.id} was acknowledged, shown is ${states.join(', ') || 'nothing'}`);
         }
     }
 }

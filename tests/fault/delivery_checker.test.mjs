@@ -55,6 +55,7 @@ wrong('out of order at the provider', 'D6', h => h.accepted.c.unshift({ to: 'u',
 wrong('a state that goes backwards', 'D7', (_h, e) => e.push(delivery(8, 2, 'sent')));
 wrong('failed after delivered', 'D5 D7', (_h, e) => e.push(delivery(8, 2, 'failed')));
 wrong('a receipt that is lost', 'D8', (h, e) => { e.splice(3, 1); h.sends.c['A/2'].state = 'sent'; });
+wrong('... but in the dead letters it is somewhere', '', (h, e) => { e.splice(3, 1); h.sends.c['A/2'].state = 'sent'; h.deadReceipts = ['P1']; });
 wrong('a receipt of an unknown message that waits', '', (h, e) => { e.splice(2, 2, delivery(3, 2, 'unknown')); h.sends.c['A/2'].state = 'unknown'; h.early = { c: ['P1'] }; });
 wrong('... and one that is gone', 'D8', (h, e) => { e.splice(2, 2, delivery(3, 2, 'unknown')); h.sends.c['A/2'].state = 'unknown'; });
 wrong('a repeat under another key', 'D9', h => h.accepted.c.push({ to: 'u', text: 'a1', id: 'p3', key: 'k9', dropped: false }), 'at_least_once');
