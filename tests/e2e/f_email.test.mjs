@@ -1,9 +1,15 @@
 // Mail when things break: a mailbox at Dovecot whose reader is killed at the worst moments, a real Postfix that has to wait.
-import { test } from 'node:test';
+import { test, after } from 'node:test';
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import nodemailer from 'nodemailer';
 import { freePort, sleep, startSluice, until } from './lib/sluice.mjs';
 import { dovecot, missing, postfix } from './lib/mail_servers.mjs';
+
+const media = { dir: fs.mkdtempSync(path.join(os.tmpdir(), 'sluice-mail-')) };
+after(() => fs.rmSync(media.dir, { recursive: true, force: true }));
 
 const inbox = extra => ({ channel: 'email', tenant: 'demo', secret: 'a mail secret for tests', address: 'support@sluice.example', bot: 'faq', ...extra });
 const conversations = async s => (await s.redisClient.keys('addr:*demo/mail/*')).map(k => k.slice(k.lastIndexOf('/') + 1)).sort();
@@ -21,7 +27,7 @@ test('a mailbox: nothing is lost or doubled when its reader is killed between fe
   box.put(letter('old', 0)); // there before us: not ours to answer
   const s = await startSluice({
     bots: 0,
-    config: { inboxes: { mail: inbox({ imap_url: `imap://127.0.0.1:${box.port}`, user: box.user, password: box.password, imap_poll: '2s', imap_keyword: 'Sluice' }) } },
+    config: { media, inboxes: { mail: inbox({ imap_url: `imap://127.0.0.1:${box.port}`, user: box.user, password: box.password, imap_poll: '2s', imap_keyword: 'Sluice' }) } },
   });
   const [gateway] = s.gateways;
   try {
@@ -62,7 +68,7 @@ test('a mailbox: nothing is lost or doubled when its reader is killed between fe
 
 test('Postfix waits while the gateway or the store is away, and then delivers each mail once', { skip: missing('postfix') }, async () => {
   const lmtp = await freePort();
-  const s = await startSluice({ bots: 0, config: { inboxes: { mail: inbox({ lmtp_listen: `127.0.0.1:${lmtp}` }) } } });
+  const s = await startSluice({ bots: 0, config: { media, inboxes: { mail: inbox({ lmtp_listen: `127.0.0.1:${lmtp}` }) } } });
   const mx = await postfix(lmtp);
   const client = nodemailer.createTransport({ host: '127.0.0.1', port: mx.port, secure: false, ignoreTLS: true });
   const send = (who, n) => client.sendMail({ from: `${who}@example.cn`, to: 'support@sluice.example', subject: `${n}`, text: `mail ${n}`, messageId: `<${who}-${n}@example.cn>` });

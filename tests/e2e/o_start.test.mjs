@@ -20,8 +20,9 @@ test('a port that is taken: the words name it, nothing crashes', async () => {
   try {
     const taken = `127.0.0.1:${s.gateways[0].port}`, other = `127.0.0.1:${await freePort()}`;
     await ends(s, 'front', { gateway: { listen: taken }, inboxes: { tg: TELEGRAM } }, 69, new RegExp(`gateway.listen ${taken}: cannot listen`));
-    await ends(s, 'lmtp', { gateway: { listen: other }, inboxes: { a: mail(taken), tg: TELEGRAM } }, 78, new RegExp(`cannot listen on ${taken}`));
-    await ends(s, 'last', { gateway: { listen: other }, inboxes: { tg: TELEGRAM, z: mail(taken) } }, 78, new RegExp(`cannot listen on ${taken}`));
+    const media = { dir: `${s.dir}/media` };
+    await ends(s, 'lmtp', { gateway: { listen: other }, media, inboxes: { a: mail(taken), tg: TELEGRAM } }, 78, new RegExp(`cannot listen on ${taken}`));
+    await ends(s, 'last', { gateway: { listen: other }, media, inboxes: { tg: TELEGRAM, z: mail(taken) } }, 78, new RegExp(`cannot listen on ${taken}`));
   } finally {
     await s.stop();
   }
